@@ -1,0 +1,1 @@
+typedef int qfc_nothing_yet;

@@ -1,0 +1,131 @@
+/*
+ * The Docker Engine API, as far as a worker needs it: one call at a time per job, all on one libuv loop.
+ *
+ * Facts about the API are from the Docker Engine API reference, v1.41 to v1.47, and from measurements noted beside
+ * the code. The version is negotiated once (GET /version without a version in the path), before the first call, and
+ * again after the engine could not be reached: min(own newest, the engine's), refused below the engine's minimum.
+ *
+ * Each call ends in exactly one `done`, never from within the function that started it, unless it is cancelled.
+ * Errors carry the kinds of http.h; REFUSED with the HTTP status in `code` for an answer of 400 and more, AGAIN for
+ * 503 and 429. Each says what was tried and what the engine answered:
+ *     create container qfc-4f1c...-1: the engine answered 404: No such image: qgis3:latest
+ *     connect to the engine at /var/run/docker.sock: permission denied: this user is not in the group "docker" (998)
+ *         that owns the socket
+ */
+#pragma once
+
+#include "qfc/buffer.h"
+#include "qfc/error.h"
+#include "qfc/http.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct qfc_engine;
+struct qfc_engine_call;
+
+#define QFC_CONTAINER_ID_SIZE 65 /* 64 hexadecimal digits and the zero byte */
+
+struct qfc_engine_options {
+    const char *host;      /* "unix:///path", "tcp://host:port"; null or "": unix:///var/run/docker.sock */
+    bool tls_verify;       /* tcp over TLS, the server's certificate verified */
+    const char *cert_path; /* directory of ca.pem, cert.pem, key.pem; null: ~/.docker as the docker client does */
+    unsigned deadline_ms;  /* for one call, but for the wait of run and wait; 0: 60 s */
+};
+
+enum qfc_container_status {
+    QFC_CONTAINER_CREATED,
+    QFC_CONTAINER_RUNNING, /* also paused and restarting */
+    QFC_CONTAINER_EXITED,  /* also dead and removing */
+};
+
+struct qfc_container_state {
+    char id[QFC_CONTAINER_ID_SIZE];
+    enum qfc_container_status status;
+    int64_t exit_code;
+    bool oom_killed; /* some process of it was killed for memory; the exit code may be anything */
+    char error[256]; /* the engine's own word on why it could not start, or "" */
+};
+
+/* What a call brought; which members are set stands at the call. All of it ends with `done`. */
+struct qfc_engine_reply {
+    int status;                       /* HTTP status: 304 of start is a start, too */
+    char id[QFC_CONTAINER_ID_SIZE];
+    struct qfc_container_state state;
+    int64_t exit_code;
+    struct qfc_buffer *data;          /* a caller may take it with qfc_buffer_take */
+};
+
+typedef void qfc_engine_done(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply);
+
+/* Returns null with QFC_ERROR_USAGE for a host or certificates that cannot be used (the message names DOCKER_HOST or
+ * DOCKER_CERT_PATH), or QFC_ERROR_MEMORY. Connects to nothing yet. `http` must outlive the engine. */
+struct qfc_engine *qfc_engine_new(uv_loop_t *loop, struct qfc_http *http, const struct qfc_engine_options *options,
+                                  struct qfc_error *error);
+
+/* Cancels all calls. */
+void qfc_engine_free(struct qfc_engine *engine);
+
+/* "unix:///var/run/docker.sock", as it is spoken of. Never null. */
+const char *qfc_engine_host(const struct qfc_engine *engine);
+
+/*
+ * All of these: return 0 and, where `ret_call` is not null, the call for qfc_engine_cancel, valid until its `done`;
+ * or -1 (QFC_ERROR_MEMORY, QFC_ERROR_BUG), and then `done` is not called. `id` is a container's id or name. Texts are
+ * copied; buffers that are sent are the caller's until `done` or cancel.
+ */
+#define QFC_ENGINE_END qfc_engine_done *done, void *userdata, struct qfc_engine_call **ret_call, struct qfc_error *error
+
+/* GET /version: is the engine there, and which API version do we speak? Negotiates anew. Sets data: "1.41". */
+int qfc_engine_probe(struct qfc_engine *engine, QFC_ENGINE_END);
+
+/* Is there an image of that name or id? REFUSED 404: no. Sets data: its id ("sha256:..."). */
+int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END);
+
+/* Creates a container from a JSON body of the API. Sets id. A name that is taken is no error but a success with the
+ * id of the one that has it: names are made so that it can only be the same attempt (libcurl and others repeat a POST
+ * on a stale connection). `json` is the caller's until `done`; it may hold secrets and appears in no error. */
+int qfc_engine_create(struct qfc_engine *engine, const char *name, const char *json, size_t json_size, QFC_ENGINE_END);
+
+/* PUT of a tar into a directory of a container that may not have been started yet. 404: no such directory. */
+int qfc_engine_put_archive(struct qfc_engine *engine, const char *id, const char *directory, const void *tar,
+                           size_t tar_size, QFC_ENGINE_END);
+
+/*
+ * Starts a container and waits for its end: the wait (condition next-exit) is asked for before the start is sent, so
+ * that no exit is missed however short the run. `started` is called first (its call has then ended, but not the
+ * wait), and `done` when the container has exited: exit_code is set. When the start fails, `started` says so and
+ * `done` is not called. Cancelling ends both. A wait whose answer is lost ends `done` with UNKNOWN: inspect tells.
+ */
+int qfc_engine_run(struct qfc_engine *engine, const char *id, qfc_engine_done *started, QFC_ENGINE_END);
+
+/* Waits until a container that was started is no longer running. Sets exit_code. */
+int qfc_engine_wait(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
+
+/* Sets state (and id). REFUSED 404: no such container. */
+int qfc_engine_inspect(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
+
+/* The whole log so far, stdout and stderr in the order in which they were written, piece by piece to `on_log`
+ * (-1 aborts: QFC_ERROR_INVALID); frames are taken off. Broken frames end in QFC_ERROR_INVALID. */
+typedef int qfc_engine_log(void *userdata, const char *data, size_t size);
+int qfc_engine_logs(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END);
+
+/* The content of one regular file of a container, also of one that has exited. Sets data. REFUSED 404: no such file
+ * or container (the message tells which); INVALID: no regular file, or larger than `max_bytes`. */
+int qfc_engine_get_file(struct qfc_engine *engine, const char *id, const char *path, size_t max_bytes, QFC_ENGINE_END);
+
+/* SIGKILL. A container that is not running (409), or is gone (404), is a success. */
+int qfc_engine_kill(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
+
+/* Removes a container by force with its anonymous volumes. One that is gone (404), or is being removed (409), is a
+ * success. */
+int qfc_engine_remove(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
+
+/* All containers, running or not, that have the label ("name=value" or "name"). Sets data: the engine's JSON array. */
+int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END);
+
+int qfc_engine_rename(struct qfc_engine *engine, const char *id, const char *name, QFC_ENGINE_END);
+
+/* Ends a call without any further callback. */
+void qfc_engine_cancel(struct qfc_engine_call *call);
