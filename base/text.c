@@ -1,1 +1,244 @@
-typedef int qfc_nothing_yet;
+/*
+ * Text from outside. What a container prints and writes is bytes: it becomes text here, once, before anything else
+ * sees it, and an endless log becomes its beginning and its end.
+ */
+#include "qfc/text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/types.h>
+
+#define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
+static bool is_continuation(unsigned char byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
+/* The second byte's range depends on the first (RFC 3629, section 4): that is what refuses overlong forms,
+ * surrogates and code points over U+10FFFF. */
+static bool second_is_good(unsigned char first, unsigned char second)
+{
+    switch (first) {
+    case 0xE0:
+        return second >= 0xA0 && second <= 0xBF;
+    case 0xED:
+        return second >= 0x80 && second <= 0x9F;
+    case 0xF0:
+        return second >= 0x90 && second <= 0xBF;
+    case 0xF4:
+        return second >= 0x80 && second <= 0x8F;
+    default:
+        return is_continuation(second);
+    }
+}
+
+/* What the first byte promises; 0 for a byte that begins nothing. */
+static size_t promised_length(unsigned char first)
+{
+    if (first < 0x80)
+        return 1;
+    if (first >= 0xC2 && first <= 0xDF)
+        return 2;
+    if (first >= 0xE0 && first <= 0xEF)
+        return 3;
+    if (first >= 0xF0 && first <= 0xF4)
+        return 4;
+    return 0;
+}
+
+size_t qfc_utf8_length(const unsigned char *at, const unsigned char *end)
+{
+    if (at >= end)
+        return 0;
+    size_t length = promised_length(at[0]);
+    if (length <= 1)
+        return length;
+    if ((size_t)(end - at) < length || !second_is_good(at[0], at[1]))
+        return 0;
+    for (size_t i = 2; i < length; i++) {
+        if (!is_continuation(at[i]))
+            return 0;
+    }
+    return length;
+}
+
+/* The first byte from `at` on that is NUL or beyond ASCII: eight at a time. */
+static const unsigned char *skip_ascii(const unsigned char *at, const unsigned char *end)
+{
+    const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
+    for (; end - at >= 8; at += 8) {
+        uint64_t word;
+        memcpy(&word, at, sizeof(word));
+        /* Subtracting one borrows into the top bit of a byte that is zero. */
+        if (((word | (word - ones)) & tops) != 0)
+            break;
+    }
+    while (at < end && *at != 0 && *at < 0x80)
+        at++;
+    return at;
+}
+
+/* The first byte from `at` on that may not stand in clean text. */
+static const unsigned char *skip_clean(const unsigned char *at, const unsigned char *end)
+{
+    for (;;) {
+        at = skip_ascii(at, end);
+        if (at == end || *at == 0)
+            return at;
+        size_t length = qfc_utf8_length(at, end);
+        if (length == 0)
+            return at;
+        at += length;
+    }
+}
+
+/* Takes back what was appended since the buffer had `size` bytes. */
+static int take_back(struct qfc_buffer *out, size_t size, int reason)
+{
+    out->size = size;
+    if (out->data)
+        out->data[size] = 0;
+    return reason;
+}
+
+int qfc_text_clean(struct qfc_buffer *out, const char *data, size_t size, size_t *ret_replaced)
+{
+    if (size == 0) {
+        if (ret_replaced)
+            *ret_replaced = 0;
+        return 0;
+    }
+    const unsigned char *at = (const unsigned char *)data, *end = at + size;
+    size_t before = out->size, replaced = 0;
+    while (at < end) {
+        const unsigned char *bad = skip_clean(at, end);
+        int r = qfc_buffer_append(out, at, (size_t)(bad - at));
+        if (r == 0 && bad < end) {
+            r = qfc_buffer_append(out, REPLACEMENT, strlen(REPLACEMENT));
+            replaced++;
+            bad++;
+        }
+        if (r < 0)
+            return take_back(out, before, r);
+        at = bad;
+    }
+    if (ret_replaced)
+        *ret_replaced = replaced;
+    return 0;
+}
+
+struct qfc_excerpt qfc_excerpt(size_t maximum_bytes)
+{
+    size_t head = maximum_bytes / 2;
+    return (struct qfc_excerpt){.head = qfc_buffer(head), .tail = qfc_buffer(maximum_bytes - head)};
+}
+
+/* Overwrites the oldest bytes of the full ring. */
+static void turn_ring(struct qfc_excerpt *excerpt, const char *data, size_t size)
+{
+    size_t ring = excerpt->tail.maximum;
+    excerpt->dropped_bytes += size;
+    if (size > ring) {
+        data += size - ring;
+        size = ring;
+    }
+    while (size > 0) {
+        size_t piece = ring - excerpt->tail_start;
+        if (piece > size)
+            piece = size;
+        memcpy(excerpt->tail.data + excerpt->tail_start, data, piece);
+        excerpt->tail_start = (excerpt->tail_start + piece) % ring;
+        data += piece;
+        size -= piece;
+    }
+}
+
+/* Appends as much as fits; returns how much that was, or -ENOMEM. */
+static ssize_t fill(struct qfc_buffer *buffer, const char *data, size_t size)
+{
+    size_t room = buffer->maximum - buffer->size;
+    if (size > room)
+        size = room;
+    if (size == 0)
+        return 0;
+    int r = qfc_buffer_append(buffer, data, size);
+    return r < 0 ? r : (ssize_t)size;
+}
+
+int qfc_excerpt_add(struct qfc_excerpt *excerpt, const char *data, size_t size)
+{
+    size_t head_before = excerpt->head.size;
+    ssize_t in_head = fill(&excerpt->head, data, size);
+    if (in_head < 0)
+        return (int)in_head;
+    data += in_head;
+    size -= (size_t)in_head;
+    ssize_t in_tail = fill(&excerpt->tail, data, size);
+    if (in_tail < 0)
+        return take_back(&excerpt->head, head_before, (int)in_tail);
+    turn_ring(excerpt, data + in_tail, size - (size_t)in_tail);
+    return 0;
+}
+
+/* How many bytes at the end are the beginning of a character whose rest is missing: 0 to 3. */
+static size_t unfinished_bytes(const char *data, size_t size)
+{
+    for (size_t back = 1; back <= 3 && back <= size; back++) {
+        unsigned char byte = (unsigned char)data[size - back];
+        if (!is_continuation(byte))
+            return promised_length(byte) > back ? back : 0;
+    }
+    return 0;
+}
+
+/* How many bytes at the start are the rest of a character whose beginning is missing: 0 to 3. */
+static size_t orphaned_bytes(const char *data, size_t size)
+{
+    size_t count = 0;
+    while (count < 3 && count < size && is_continuation((unsigned char)data[count]))
+        count++;
+    return count;
+}
+
+/* Head and tail are cleaned apart, so what the cut left of two characters is counted as left out. */
+static int text_of_two(const struct qfc_excerpt *excerpt, const struct qfc_buffer *tail, struct qfc_buffer *out)
+{
+    const struct qfc_buffer *head = &excerpt->head;
+    size_t unfinished = unfinished_bytes(qfc_buffer_text(head), head->size);
+    size_t orphaned = orphaned_bytes(qfc_buffer_text(tail), tail->size);
+    uint64_t left_out = excerpt->dropped_bytes + unfinished + orphaned;
+    int r = qfc_text_clean(out, qfc_buffer_text(head), head->size - unfinished, NULL);
+    if (r == 0)
+        r = qfc_buffer_printf(out, "\n[... %" PRIu64 " bytes of output left out ...]\n", left_out);
+    if (r == 0)
+        r = qfc_text_clean(out, qfc_buffer_text(tail) + orphaned, tail->size - orphaned, NULL);
+    return r;
+}
+
+int qfc_excerpt_text(const struct qfc_excerpt *excerpt, struct qfc_buffer *out)
+{
+    const struct qfc_buffer *head = &excerpt->head, *tail = &excerpt->tail;
+    bool cut = excerpt->dropped_bytes > 0;
+    size_t start = excerpt->tail_start, before = out->size;
+    /* In one piece, so that a character on a seam is not taken for two broken ones. */
+    struct qfc_buffer joined = qfc_buffer(head->size + tail->size);
+    int r = cut ? 0 : qfc_buffer_append(&joined, head->data, head->size);
+    if (r == 0 && tail->size > start)
+        r = qfc_buffer_append(&joined, tail->data + start, tail->size - start);
+    if (r == 0 && start > 0)
+        r = qfc_buffer_append(&joined, tail->data, start);
+    if (r == 0)
+        r = cut ? text_of_two(excerpt, &joined, out) : qfc_text_clean(out, joined.data, joined.size, NULL);
+    qfc_buffer_free(&joined);
+    return r < 0 ? take_back(out, before, r) : 0;
+}
+
+void qfc_excerpt_free(struct qfc_excerpt *excerpt)
+{
+    qfc_buffer_free(&excerpt->head);
+    qfc_buffer_free(&excerpt->tail);
+    excerpt->tail_start = 0;
+    excerpt->dropped_bytes = 0;
+}

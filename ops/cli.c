@@ -1,1 +1,143 @@
-typedef int qfc_nothing_yet;
+/*
+ * The command line: what it takes, and what it says of itself.
+ */
+#include "qfc/cli.h"
+
+#include "qfc/log.h"
+#include "qfc/settings.h"
+#include "qfc/worker.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "qfc-worker runs the jobs of a QFieldCloud: it takes pending jobs out of PostgreSQL and runs each in a QGIS\n"
+    "container.\n"
+    "\n"
+    "Usage:\n"
+    "  qfc-worker run [--single-shot | --drain] [--concurrency N]\n"
+    "  qfc-worker lifecycle\n"
+    "  qfc-worker --help | --version\n"
+    "\n"
+    "Commands:\n"
+    "  run             take jobs until SIGTERM or SIGINT; the first signal waits for the running jobs, a second one,\n"
+    "                  or SIGQUIT, puts back what may be run again and leaves\n"
+    "  lifecycle       print what happens to a job in each step on each event\n"
+    "\n"
+    "Options of run:\n"
+    "  --single-shot   run at most one job, then end\n"
+    "  --drain         run until nothing is pending, then end\n"
+    "  --concurrency N run up to N jobs at the same time (1 to 256)\n"
+    "\n"
+    "Exit codes:\n"
+    "  0  ended as asked; jobs that failed are told of in their rows and in the log\n"
+    "  1  the worker itself is at fault, or left jobs behind after a second signal\n"
+    "  2  a wrong command line or setting\n"
+    "  3  --single-shot, --drain: the database or the engine could not be reached at first\n"
+    "\n"
+    "Settings (environment variables; an empty one counts as not set):\n";
+
+static void print_help(void)
+{
+    size_t count;
+    const struct qfc_setting_info *infos = qfc_settings_table(&count);
+    fputs(usage, stdout);
+    for (size_t i = 0; i < count; i++) {
+        printf("  %s\n      %s", infos[i].name, infos[i].meaning);
+        if (*infos[i].fallback)
+            printf(" Default: %s.", infos[i].fallback);
+        printf("\n");
+    }
+}
+
+static int wrong(const char *problem, const char *what)
+{
+    fprintf(stderr, "qfc-worker: %s%s%s\nTry: qfc-worker --help\n", problem, what ? ": " : "", what ? what : "");
+    return QFC_EXIT_USAGE;
+}
+
+/* What `run` was asked for. */
+struct request {
+    enum qfc_worker_mode mode;
+    long concurrency; /* 0: as the settings say */
+};
+
+static int parse_run(int argc, char **argv, struct request *request)
+{
+    static const struct option options[] = {
+        {"single-shot", no_argument, NULL, 's'},
+        {"drain", no_argument, NULL, 'd'},
+        {"concurrency", required_argument, NULL, 'c'},
+        {NULL, 0, NULL, 0},
+    };
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
+        char *end;
+        enum qfc_worker_mode mode = option == 's' ? QFC_WORKER_SINGLE_SHOT : QFC_WORKER_DRAIN;
+        switch (option) {
+        case 's':
+        case 'd':
+            if (request->mode != QFC_WORKER_RUN && request->mode != mode)
+                return wrong("--single-shot and --drain exclude each other", NULL);
+            request->mode = mode;
+            break;
+        case 'c':
+            request->concurrency = strtol(optarg, &end, 10);
+            if (*end || end == optarg || request->concurrency < 1 || request->concurrency > 256)
+                return wrong("--concurrency: expected a whole number from 1 to 256", optarg);
+            break;
+        case ':':
+            return wrong("this option needs a value", argv[optind - 1]);
+        default:
+            return wrong("no such option of run", argv[optind - 1]);
+        }
+    }
+    return optind < argc ? wrong("run takes no such argument", argv[optind]) : 0;
+}
+
+static const char *environment(const char *name)
+{
+    return getenv(name);
+}
+
+static int run(int argc, char **argv)
+{
+    struct request request = {.mode = QFC_WORKER_RUN};
+    struct qfc_settings settings;
+    struct qfc_error error = QFC_NO_ERROR;
+    int r = parse_run(argc, argv, &request);
+    if (r != 0)
+        return r;
+    if (qfc_settings_read(environment, &settings, &error) < 0) {
+        fprintf(stderr, "qfc-worker: %s\n", error.message);
+        return error.kind == QFC_ERROR_USAGE ? QFC_EXIT_USAGE : QFC_EXIT_FAULT;
+    }
+    if (request.concurrency > 0)
+        settings.concurrency = request.concurrency;
+    qfc_log_configure((enum qfc_log_format)settings.log_format, (enum qfc_log_level)settings.log_level);
+    r = (int)qfc_worker_main(&settings, request.mode);
+    qfc_settings_free(&settings);
+    return r;
+}
+
+int qfc_cli(int argc, char **argv)
+{
+    const char *command = argc > 1 ? argv[1] : NULL;
+    if (!command)
+        return wrong("no command given", NULL);
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0 || strcmp(command, "help") == 0)
+        print_help();
+    else if (strcmp(command, "--version") == 0)
+        printf("qfc-worker %s\n", QFC_VERSION);
+    else if (strcmp(command, "lifecycle") == 0)
+        qfc_lifecycle_print(stdout);
+    else if (strcmp(command, "run") == 0)
+        return run(argc - 1, argv + 1);
+    else
+        return wrong("no such command", command);
+    return QFC_EXIT_OK;
+}

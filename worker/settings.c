@@ -1,1 +1,293 @@
-typedef int qfc_nothing_yet;
+/*
+ * The settings, as one table: see qfc/settings.h.
+ */
+#include "qfc/settings.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum type { TEXT, SECRET, NUMBER, SWITCH, CHOICE };
+
+/* A word that a CHOICE may be; the table ends with a null word. */
+struct choice {
+    const char *word;
+    long value;
+};
+
+static const struct choice log_formats[] = {{"text", QFC_LOG_TEXT}, {"json", QFC_LOG_JSON}, {NULL, 0}};
+
+static const struct choice log_levels[] = {
+    {"debug", QFC_LOG_DEBUG},
+    {"info", QFC_LOG_INFO},
+    {"warning", QFC_LOG_WARNING},
+    {"error", QFC_LOG_ERROR},
+    {"warn", QFC_LOG_WARNING},
+    {"critical", QFC_LOG_ERROR},
+    {NULL, 0},
+};
+
+struct setting {
+    struct qfc_setting_info info;
+    enum type type;
+    size_t offset; /* in struct qfc_settings */
+    long minimum, maximum;
+    const struct choice *choices;
+};
+
+#define AT(member) offsetof(struct qfc_settings, member)
+
+/* The default of an image's name is made of COMPOSE_PROJECT_NAME: see fill_images. */
+static const struct setting table[] = {
+    {{"DATABASE_URL", "", "PostgreSQL connection URI or libpq connection string; wins over POSTGRES_*."},
+     SECRET,
+     AT(database_url)},
+    {{"POSTGRES_HOST", "localhost", "PostgreSQL's host name, address, or socket directory."}, TEXT, AT(postgres_host)},
+    {{"POSTGRES_PORT", "5432", "PostgreSQL's port."}, NUMBER, AT(postgres_port), 1, 65535},
+    {{"POSTGRES_DB", "qfieldcloud_db", "Name of QFieldCloud's database."}, TEXT, AT(postgres_db)},
+    {{"POSTGRES_USER", "qfieldcloud_db_admin", "Role to connect as."}, TEXT, AT(postgres_user)},
+    {{"POSTGRES_PASSWORD", "", "Its password; never shown."}, SECRET, AT(postgres_password)},
+    {{"POSTGRES_SSLMODE", "prefer", "TLS to PostgreSQL: disable, allow, prefer, require, verify-ca or verify-full."},
+     TEXT,
+     AT(postgres_sslmode)},
+    {{"DOCKER_HOST", "unix:///var/run/docker.sock", "The engine: unix://PATH or tcp://HOST:PORT."},
+     TEXT,
+     AT(docker_host)},
+    {{"DOCKER_TLS_VERIFY", "", "Any value: tcp:// uses TLS and the engine's certificate is verified."},
+     SWITCH,
+     AT(docker_tls_verify)},
+    {{"DOCKER_CERT_PATH", "", "Directory of ca.pem, cert.pem and key.pem; ~/.docker when not set."},
+     TEXT,
+     AT(docker_cert_path)},
+    {{"ENVIRONMENT", "", "QFieldCloud's name for this stack; containers get the label app=ENVIRONMENT_worker."},
+     TEXT,
+     AT(environment)},
+    {{"COMPOSE_PROJECT_NAME", "qfieldcloud", "Name of the compose project; the images' default names begin with it."},
+     TEXT,
+     AT(compose_project_name)},
+    {{"QFIELDCLOUD_QGIS_IMAGE_NAME", "", "QGIS image up to v26.19; COMPOSE_PROJECT_NAME-qgis when not set."},
+     TEXT,
+     AT(qgis_image)},
+    {{"QFIELDCLOUD_QGIS3_IMAGE_NAME", "", "QGIS 3 image from v26.20 on; COMPOSE_PROJECT_NAME-qgis3 when not set."},
+     TEXT,
+     AT(qgis3_image)},
+    {{"QFIELDCLOUD_QGIS4_IMAGE_NAME", "", "QGIS 4 image from v26.20 on; COMPOSE_PROJECT_NAME-qgis4 when not set."},
+     TEXT,
+     AT(qgis4_image)},
+    {{"QFIELDCLOUD_WORKER_QFIELDCLOUD_URL", "http://app:8000/api/v1/", "QFieldCloud's API as the containers reach it."},
+     TEXT,
+     AT(qfieldcloud_url)},
+    {{"QFIELDCLOUD_DEFAULT_NETWORK", "", "Docker network of the containers; the engine's default when not set."},
+     TEXT,
+     AT(network)},
+    {{"QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME", "",
+      "Docker volume with transformation grids, mounted read-only at /transformation_grids; none when not set."},
+     TEXT,
+     AT(grids_volume)},
+    {{"QFIELDCLOUD_WORKER_TIMEOUT_S", "",
+      "Seconds that a container may run; when not set, WORKER_TIMEOUT_S of the web application rules (600)."},
+     NUMBER,
+     AT(timeout_s),
+     1,
+     7 * 24 * 3600},
+    {{"QFC_WORKER_CONCURRENCY", "1", "Jobs that run at the same time in this process."},
+     NUMBER,
+     AT(concurrency),
+     1,
+     256},
+    {{"QFC_WORKER_POLL_MS", "1000", "Milliseconds between looks for new jobs while there are none."},
+     NUMBER,
+     AT(poll_ms),
+     10,
+     60000},
+    {{"RETRY_MAX_ATTEMPTS", "5",
+      "Attempts at a job whose container could not be run for reasons that are not the job's."},
+     NUMBER,
+     AT(retry_max_attempts),
+     1,
+     1000},
+    {{"RETRY_BASE_DELAY_SECONDS", "1", "Seconds before the second attempt; doubles with each further one."},
+     NUMBER,
+     AT(retry_base_delay_s),
+     0,
+     3600},
+    {{"LOG_FORMAT", "text", "text, or json for one JSON object a line."}, CHOICE, AT(log_format), 0, 0, log_formats},
+    {{"LOGLEVEL", "info", "debug, info, warning or error."}, CHOICE, AT(log_level), 0, 0, log_levels},
+};
+
+#define TABLE_LENGTH (sizeof table / sizeof *table)
+
+static void *member(struct qfc_settings *settings, const struct setting *setting)
+{
+    return (char *)settings + setting->offset;
+}
+
+static int read_text(const char *value, char **ret_text, struct qfc_error *error)
+{
+    char *text = strdup(value);
+    if (!text)
+        return qfc_fail_memory(error);
+    *ret_text = text;
+    return 0;
+}
+
+static int read_number(const struct setting *setting, const char *value, long *ret_number, struct qfc_error *error)
+{
+    if (!*value)
+        return 0;
+    char *end;
+    errno = 0;
+    long number = strtol(value, &end, 10);
+    if (errno == ERANGE)
+        end = (char *)value;
+    if (*end || end == value || number < setting->minimum || number > setting->maximum)
+        return qfc_fail(error, QFC_ERROR_USAGE, 0, "%s=%s: expected a whole number from %ld to %ld", setting->info.name,
+                        value, setting->minimum, setting->maximum);
+    *ret_number = number;
+    return 0;
+}
+
+/* The words of a CHOICE as "text, json". */
+static void list_choices(const struct choice *choices, char *out, size_t size)
+{
+    size_t used = 0;
+    for (; choices->word && used < size; choices++)
+        used += (size_t)snprintf(out + used, size - used, "%s%s", used ? ", " : "", choices->word);
+}
+
+static int read_choice(const struct setting *setting, const char *value, long *ret_number, struct qfc_error *error)
+{
+    for (const struct choice *choice = setting->choices; choice->word; choice++) {
+        if (strcasecmp(choice->word, value) == 0) {
+            *ret_number = choice->value;
+            return 0;
+        }
+    }
+    char words[128];
+    list_choices(setting->choices, words, sizeof words);
+    return qfc_fail(error, QFC_ERROR_USAGE, 0, "%s=%s: expected one of %s", setting->info.name, value, words);
+}
+
+static int read_setting(const struct setting *setting, const char *value, struct qfc_settings *settings,
+                        struct qfc_error *error)
+{
+    switch (setting->type) {
+    case TEXT:
+    case SECRET:
+        return read_text(value, member(settings, setting), error);
+    case NUMBER:
+        return read_number(setting, value, member(settings, setting), error);
+    case SWITCH:
+        *(bool *)member(settings, setting) = *value != '\0';
+        return 0;
+    case CHOICE:
+        return read_choice(setting, value, member(settings, setting), error);
+    }
+    return qfc_fail(error, QFC_ERROR_BUG, 0, "%s has no type", setting->info.name);
+}
+
+static int default_image(char **image, const char *project, const char *suffix, struct qfc_error *error)
+{
+    char *name;
+    if (**image)
+        return 0;
+    if (asprintf(&name, "%s-%s", project, suffix) < 0)
+        return qfc_fail_memory(error);
+    free(*image);
+    *image = name;
+    return 0;
+}
+
+/* What depends on more than one variable. */
+static int complete(struct qfc_settings *settings, struct qfc_error *error)
+{
+    const char *project = settings->compose_project_name;
+    if (default_image(&settings->qgis_image, project, "qgis", error) < 0 ||
+        default_image(&settings->qgis3_image, project, "qgis3", error) < 0 ||
+        default_image(&settings->qgis4_image, project, "qgis4", error) < 0)
+        return -1;
+    const char *url = settings->qfieldcloud_url;
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return qfc_fail(error, QFC_ERROR_USAGE, 0,
+                        "QFIELDCLOUD_WORKER_QFIELDCLOUD_URL=%s: expected a URL that begins with http:// or https://",
+                        url);
+    return 0;
+}
+
+int qfc_settings_read(qfc_getenv *get, struct qfc_settings *ret_settings, struct qfc_error *error)
+{
+    struct qfc_settings settings = {0};
+    for (size_t i = 0; i < TABLE_LENGTH; i++) {
+        /* Compose passes an unset variable as an empty one. */
+        const char *value = get(table[i].info.name);
+        if (!value || !*value)
+            value = table[i].info.fallback;
+        if (read_setting(&table[i], value, &settings, error) < 0)
+            goto failed;
+    }
+    if (complete(&settings, error) < 0)
+        goto failed;
+    *ret_settings = settings;
+    return 0;
+
+failed:
+    qfc_settings_free(&settings);
+    return -1;
+}
+
+void qfc_settings_free(struct qfc_settings *settings)
+{
+    for (size_t i = 0; i < TABLE_LENGTH; i++) {
+        if (table[i].type != TEXT && table[i].type != SECRET)
+            continue;
+        char *text = *(char **)member(settings, &table[i]);
+        if (text && table[i].type == SECRET)
+            explicit_bzero(text, strlen(text));
+        free(text);
+    }
+    *settings = (struct qfc_settings){0};
+}
+
+/* key='value', quoted as libpq reads it (PostgreSQL's manual, "Keyword/Value Connection Strings"). */
+static int append_keyword(struct qfc_buffer *out, const char *key, const char *value)
+{
+    if (!*value)
+        return 0;
+    int r = qfc_buffer_printf(out, " %s='", key);
+    for (; r == 0 && *value; value++) {
+        if (*value == '\'' || *value == '\\')
+            r = qfc_buffer_append(out, "\\", 1);
+        if (r == 0)
+            r = qfc_buffer_append(out, value, 1);
+    }
+    return r < 0 ? r : qfc_buffer_append(out, "'", 1);
+}
+
+char *qfc_settings_conninfo(const struct qfc_settings *settings)
+{
+    if (*settings->database_url)
+        return strdup(settings->database_url);
+    struct qfc_buffer out = qfc_buffer(64 * 1024);
+    if (append_keyword(&out, "host", settings->postgres_host) < 0 ||
+        qfc_buffer_printf(&out, " port=%ld", settings->postgres_port) < 0 ||
+        append_keyword(&out, "dbname", settings->postgres_db) < 0 ||
+        append_keyword(&out, "user", settings->postgres_user) < 0 ||
+        append_keyword(&out, "password", settings->postgres_password) < 0 ||
+        append_keyword(&out, "sslmode", settings->postgres_sslmode) < 0) {
+        qfc_buffer_wipe(&out);
+        return NULL;
+    }
+    return qfc_buffer_take(&out);
+}
+
+const struct qfc_setting_info *qfc_settings_table(size_t *ret_count)
+{
+    static struct qfc_setting_info infos[TABLE_LENGTH];
+    for (size_t i = 0; i < TABLE_LENGTH; i++)
+        infos[i] = table[i].info;
+    *ret_count = TABLE_LENGTH;
+    return infos;
+}

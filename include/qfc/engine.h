@@ -50,11 +50,11 @@ struct qfc_container_state {
 
 /* What a call brought; which members are set stands at the call. All of it ends with `done`. */
 struct qfc_engine_reply {
-    int status;                       /* HTTP status: 304 of start is a start, too */
+    int status; /* HTTP status: 304 of start is a start, too */
     char id[QFC_CONTAINER_ID_SIZE];
     struct qfc_container_state state;
     int64_t exit_code;
-    struct qfc_buffer *data;          /* a caller may take it with qfc_buffer_take */
+    struct qfc_buffer *data; /* a caller may take it with qfc_buffer_take */
 };
 
 typedef void qfc_engine_done(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply);

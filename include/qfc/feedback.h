@@ -17,15 +17,15 @@
 #define QFC_FEEDBACK_MAX_BYTES (64u * 1024 * 1024)
 
 enum qfc_feedback_error {
-    QFC_FEEDBACK_NO_ERROR = 0,  /* no member `error`, or null */
-    QFC_FEEDBACK_FALSY_ERROR,   /* "", 0, false, [] or {}: fails the job, but is nobody's error */
-    QFC_FEEDBACK_TRUTHY_ERROR,  /* anything else */
+    QFC_FEEDBACK_NO_ERROR = 0, /* no member `error`, or null */
+    QFC_FEEDBACK_FALSY_ERROR,  /* "", 0, false, [] or {}: fails the job, but is nobody's error */
+    QFC_FEEDBACK_TRUTHY_ERROR, /* anything else */
 };
 
 struct qfc_feedback {
-    char *json;        /* cleaned: valid for jsonb; owned */
-    size_t size;       /* bytes */
-    bool is_object;    /* false: some other JSON value */
+    char *json;                 /* cleaned: valid for jsonb; owned */
+    size_t size;                /* bytes */
+    bool is_object;             /* false: some other JSON value */
     size_t replaced_numbers;    /* NaN and infinities that became null */
     size_t replaced_characters; /* NUL, lone surrogates, broken UTF-8 that became U+FFFD */
     enum qfc_feedback_error error;

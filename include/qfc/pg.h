@@ -34,15 +34,19 @@ struct qfc_pg_options {
     /* A libpq connection string or URI. Its password never appears in an error. Copied, like all texts here. */
     const char *conninfo;
     const char *application_name;
-    unsigned connect_ms;    /* for one attempt, names and TLS and authentication and setup included */
-    unsigned retry_min_ms;  /* backoff between attempts: doubles from here ... */
-    unsigned retry_max_ms;  /* ... to here, with jitter */
+    unsigned connect_ms; /* for one attempt, names and TLS and authentication and setup included; 0: no end */
+    /* A connection that is silent for so long while a batch is under way is given up. 0: never. Must be more than the
+     * longest statement may take (statement_timeout, lock_timeout). */
+    unsigned answer_ms;
+    unsigned retry_min_ms;              /* backoff between attempts: doubles from here ... */
+    unsigned retry_max_ms;              /* ... to here, each time up to a quarter less at random */
     const struct qfc_statements *setup; /* run first on each new connection; may be null; copied */
 
     /* Looks at what `setup` returned. -1 refuses the server: the connection is closed, and tried again with backoff.
      * May be null. */
     int (*on_setup)(void *userdata, const struct qfc_pg_results *results, struct qfc_error *error);
-    /* Called on each change of state and on each failed attempt. `why` is null for READY. */
+    /* Called on each change of state and on each failed attempt, never from within qfc_pg_new. `why` is null for
+     * READY. A lost connection is told here first, then to the batches that it ends. May be null. */
     void (*on_state)(void *userdata, enum qfc_pg_state state, const struct qfc_error *why, unsigned retry_ms);
     /* A notice or warning of the server, without newline at the end. May be null. */
     void (*on_notice)(void *userdata, const char *severity, const char *message);
@@ -57,38 +61,55 @@ struct qfc_pg_options {
  */
 struct qfc_pg *qfc_pg_new(uv_loop_t *loop, const struct qfc_pg_options *options, struct qfc_error *error);
 
-/* Closes the connection without waiting; batches not yet answered end without their callback being called. */
+/*
+ * Closes the connection without waiting; batches not yet answered end without their callback being called. May be
+ * called at any time, from callbacks too. The memory goes when the loop has closed its handles: let it run once more.
+ * Null is allowed.
+ */
 void qfc_pg_free(struct qfc_pg *pg);
 
 enum qfc_pg_state qfc_pg_state(const struct qfc_pg *pg);
 
 /*
  * The end of a batch. `error` is null when the sync point was reached without an error (for a transaction: when it is
- * committed); else `results` is null. Kinds: UNKNOWN (connection lost, or the deadline passed, after the batch was
- * sent), AGAIN (serialization failure 40001, deadlock 40P01, lock timeout 55P03, statement timeout 57014, too many
- * connections and out of memory of class 53), REFUSED (any other error of the server: `sqlstate` tells), MEMORY.
+ * committed); else `results` is null. Kinds: UNKNOWN (connection lost, or `answer_ms` passed, after the batch was sent
+ * and before an error had come; a server that shuts down or ends the session is a lost connection), AGAIN
+ * (serialization failure 40001, deadlock 40P01, lock timeout 55P03, statement timeout 57014, too many connections and
+ * out of memory of class 53), REFUSED (any other error of the server: `sqlstate` tells), MEMORY. The message holds no
+ * secret value.
  * Results end with the call, unless taken out by setting an item to null.
  */
 typedef void qfc_pg_done(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results);
 
+/*
+ * Every batch is atomic and committed at its sync point: PostgreSQL runs what lies between two sync points in one
+ * implicit transaction. QFC_PG_TRANSACTION makes that an explicit one, which only these need: LOCK TABLE, SAVEPOINT,
+ * DECLARE, SET TRANSACTION, and SET LOCAL without a warning. It costs BEGIN and COMMIT, but no round trip; COMMIT
+ * stands behind a sync point of its own, so that it also ends a transaction that has failed. Either way a statement
+ * that fails takes the whole batch back, other batches are not touched, and a deferred constraint is an error of the
+ * batch. BEGIN, COMMIT, ROLLBACK, COPY, and several commands in one statement have no place in a batch.
+ */
 enum qfc_pg_flags {
-    QFC_PG_TRANSACTION = 1 << 0, /* BEGIN and COMMIT around the statements; their results are not counted */
+    QFC_PG_TRANSACTION = 1 << 0, /* an explicit transaction; the results of BEGIN and COMMIT are not counted */
 };
 
 /*
  * Queues a batch and empties `statements`: the list moves into the batch. Returns 0 and, where `ret_batch` is not
  * null, the batch for qfc_pg_cancel, valid until `done`; or -1 (QFC_ERROR_MEMORY, or QFC_ERROR_BUG for no statements),
- * with `statements` as it was and `done` not called. Without QFC_PG_TRANSACTION the statements of one batch still
- * share the pipeline's implicit transaction.
+ * with `statements` as it was. `done` is never called from within. Borrowed values must live until `done` or
+ * qfc_pg_cancel.
  */
 int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, int flags, qfc_pg_done *done, void *userdata,
                 struct qfc_pg_batch **ret_batch, struct qfc_error *error);
 
-/* The batch's `done` will not be called. Not sent yet: it is dropped. Sent: it runs to its end all the same. */
+/*
+ * The batch's `done` will not be called, and the handle ends here. Not sent yet: it is dropped. Sent: it runs to its
+ * end all the same. Not for a batch whose `done` has been called, or is being called now.
+ */
 void qfc_pg_cancel(struct qfc_pg_batch *batch);
 
 /*
- * The text of a column by name in a result, or null for SQL NULL, a row that is not there, or a column that is not
- * there. Belongs to the result.
+ * The text of a column by its exact name in a result, or null for SQL NULL, a row that is not there, or a column that
+ * is not there. Belongs to the result.
  */
 const char *qfc_pg_text(const PGresult *result, int row, const char *column);

@@ -46,7 +46,7 @@ int qfc_statements_add(struct qfc_statements *list, const char *sql, size_t coun
 
 /* qfc_statements_add with copied values: QFC_ADD(&list, error, "DELETE FROM t WHERE id = $1", id). */
 #define QFC_ADD(list, error, sql, ...)                                                                                 \
-    qfc_statements_add_texts((list), (sql), sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *),             \
+    qfc_statements_add_texts((list), (sql), sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *),              \
                              (const char *[]){__VA_ARGS__}, (error))
 int qfc_statements_add_texts(struct qfc_statements *list, const char *sql, size_t count, const char *const *texts,
                              struct qfc_error *error);

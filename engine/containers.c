@@ -1,0 +1,273 @@
+/* Containers and images: what is asked, and what of the answer is kept. */
+#include "engine_private.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *parse(const struct qfc_http_response *response)
+{
+    return json_loadb(qfc_buffer_text(&response->body), response->body.size, 0, NULL);
+}
+
+static bool is_container_id(const char *id)
+{
+    size_t length = id ? strspn(id, "0123456789abcdef") : 0;
+
+    return length > 0 && length < QFC_CONTAINER_ID_SIZE && id[length] == '\0';
+}
+
+static int read_id(struct qfc_engine_call *call, json_t *answer, struct qfc_error *error)
+{
+    const char *id = json_string_value(json_object_get(answer, "Id"));
+
+    if (!is_container_id(id))
+        return qfc_engine_nonsense(call, error, "no container id");
+    strcpy(call->reply.id, id);
+    return 0;
+}
+
+static int read_only_id(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    json_t *answer = parse(response);
+    int r = read_id(call, answer, error);
+
+    json_decref(answer);
+    return r;
+}
+
+/* Names of states: Docker's, and those that podman's compatible API adds. */
+static int parse_status(const char *text, enum qfc_container_status *ret_status)
+{
+    static const struct {
+        const char *name;
+        enum qfc_container_status status;
+    } names[] = {
+        {"created", QFC_CONTAINER_CREATED},     {"configured", QFC_CONTAINER_CREATED},
+        {"initialized", QFC_CONTAINER_CREATED}, {"running", QFC_CONTAINER_RUNNING},
+        {"paused", QFC_CONTAINER_RUNNING},      {"restarting", QFC_CONTAINER_RUNNING},
+        {"stopping", QFC_CONTAINER_RUNNING},    {"exited", QFC_CONTAINER_EXITED},
+        {"stopped", QFC_CONTAINER_EXITED},      {"dead", QFC_CONTAINER_EXITED},
+        {"removing", QFC_CONTAINER_EXITED},
+    };
+
+    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i].name) == 0) {
+            *ret_status = names[i].status;
+            return 0;
+        }
+    return -1;
+}
+
+static int read_state(struct qfc_engine_call *call, json_t *answer, struct qfc_error *error)
+{
+    struct qfc_container_state *state = &call->reply.state;
+    json_t *object = json_object_get(answer, "State");
+    json_t *exit_code = json_object_get(object, "ExitCode");
+    const char *message = json_string_value(json_object_get(object, "Error"));
+
+    if (read_id(call, answer, error) < 0)
+        return -1;
+    if (parse_status(json_string_value(json_object_get(object, "Status")), &state->status) < 0)
+        return qfc_engine_nonsense(call, error, "no known State.Status");
+    if (!json_is_integer(exit_code))
+        return qfc_engine_nonsense(call, error, "no State.ExitCode");
+    strcpy(state->id, call->reply.id);
+    state->exit_code = json_integer_value(exit_code);
+    state->oom_killed = json_is_true(json_object_get(object, "OOMKilled"));
+    if (message)
+        qfc_engine_clean(message, strlen(message), state->error, sizeof state->error - 3);
+    call->reply.exit_code = state->exit_code;
+    return 0;
+}
+
+static int read_inspect(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    json_t *answer = parse(response);
+    int r = read_state(call, answer, error);
+
+    json_decref(answer);
+    return r;
+}
+
+/*
+ * The name was taken: whose is it? It keeps 409 as the reply's status. 404 means that the one that had it has gone
+ * meanwhile.
+ */
+static int read_holder(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    if (response->status == 404) {
+        *error = call->failure;
+        error->kind = QFC_ERROR_AGAIN;
+        return -1;
+    }
+    call->reply.status = 409;
+    return read_only_id(call, response, error);
+}
+
+static const struct call_form holder_form = {
+    .method = "GET",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .accepts = {404},
+    .read = read_holder,
+};
+
+static int read_created(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    if (response->status != 409)
+        return read_only_id(call, response, error);
+    qfc_engine_refused(call, response, &call->failure);
+    call->form = &holder_form;
+    call->body = NULL;
+    call->body_size = 0;
+    qfc_buffer_free(&call->path);
+    if (qfc_engine_path(&call->path, "/containers/%/json", call->id) < 0)
+        return qfc_fail_memory(error);
+    return qfc_engine_call_send(call, error) < 0 ? qfc_context(error, "%s", call->what) : 1;
+}
+
+static const struct call_form create_form = {
+    .method = "POST",
+    .content_type = "application/json",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .accepts = {409},
+    .read = read_created,
+};
+
+int qfc_engine_create(struct qfc_engine *engine, const char *name, const char *json, size_t json_size, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &create_form, name, done, userdata, error);
+
+    if (!call)
+        return -1;
+    call->body = json;
+    call->body_size = json_size;
+    qfc_engine_path(&call->path, "/containers/create?name=%", name);
+    qfc_engine_call_name(call, "create container %s", name);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+/* A call about one container whose path is all that differs. */
+static int submit(struct qfc_engine *engine, const struct call_form *form, const char *verb, const char *path,
+                  const char *id, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, form, id, done, userdata, error);
+
+    if (!call)
+        return -1;
+    qfc_engine_path(&call->path, path, id);
+    qfc_engine_call_name(call, "%s container %.*s", verb, qfc_engine_shown(id), id);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+static const struct call_form inspect_form = {
+    .method = "GET",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .read = read_inspect,
+};
+
+int qfc_engine_inspect(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)
+{
+    return submit(engine, &inspect_form, "inspect", "/containers/%/json", id, done, userdata, ret_call, error);
+}
+
+static const struct call_form kill_form = {
+    .method = "POST",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .accepts = {404, 409},
+};
+
+int qfc_engine_kill(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)
+{
+    return submit(engine, &kill_form, "kill", "/containers/%/kill?signal=KILL", id, done, userdata, ret_call, error);
+}
+
+static const struct call_form remove_form = {
+    .method = "DELETE",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .accepts = {404, 409},
+};
+
+int qfc_engine_remove(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)
+{
+    return submit(engine, &remove_form, "remove", "/containers/%?force=1&v=1", id, done, userdata, ret_call, error);
+}
+
+static const struct call_form rename_form = {.method = "POST", .max_body_bytes = QFC_SMALL_ANSWER};
+
+int qfc_engine_rename(struct qfc_engine *engine, const char *id, const char *name, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &rename_form, id, done, userdata, error);
+
+    if (!call)
+        return -1;
+    qfc_engine_path(&call->path, "/containers/%/rename?name=%", id, name);
+    qfc_engine_call_name(call, "rename container %.*s to %s", qfc_engine_shown(id), id, name);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+/* The engine's own text, as it came, handed on. */
+static int read_list(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    const char *text = qfc_buffer_text(&response->body);
+
+    if (text[strspn(text, " \t\r\n")] != '[')
+        return qfc_engine_nonsense(call, error, "no list");
+    call->data = response->body;
+    response->body = qfc_buffer(0);
+    return 0;
+}
+
+static const struct call_form list_form = {
+    .method = "GET",
+    .max_body_bytes = QFC_LARGE_ANSWER,
+    .read = read_list,
+};
+
+int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &list_form, label, done, userdata, error);
+
+    if (!call)
+        return -1;
+    json_t *filters = json_pack("{s:[s]}", "label", label);
+    char *text = filters ? json_dumps(filters, JSON_COMPACT) : NULL;
+    if (text)
+        qfc_engine_path(&call->path, "/containers/json?all=1&filters=%", text);
+    free(text);
+    json_decref(filters);
+    qfc_engine_call_name(call, "list containers with label %s", label);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+static int read_image(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    json_t *answer = parse(response);
+    const char *id = json_string_value(json_object_get(answer, "Id"));
+    int r = 0;
+
+    if (!id || !*id)
+        r = qfc_engine_nonsense(call, error, "no image id");
+    else if (qfc_buffer_append_text(&call->data, id) < 0)
+        r = qfc_fail_memory(error);
+    json_decref(answer);
+    return r;
+}
+
+static const struct call_form image_form = {
+    .method = "GET",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .read = read_image,
+};
+
+int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &image_form, image, done, userdata, error);
+
+    if (!call)
+        return -1;
+    qfc_engine_path(&call->path, "/images/*/json", image);
+    qfc_engine_call_name(call, "look for image %s", image);
+    return qfc_engine_call_submit(call, ret_call, error);
+}

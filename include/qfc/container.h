@@ -1,0 +1,37 @@
+/*
+ * What a container is made of, as data, and its form in the Docker Engine API (POST /containers/create).
+ */
+#pragma once
+
+#include "qfc/buffer.h"
+#include "qfc/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct qfc_mount {
+    const char *source; /* the volume's name; null: an anonymous volume, removed with the container */
+    const char *target; /* path in the container */
+    bool read_only;
+};
+
+/* All texts belong to whoever fills this; lists of texts are null-ended. */
+struct qfc_container {
+    const char *image;
+    const char *const *command;     /* under the image's own entrypoint */
+    const char *const *environment; /* "NAME=value"; may hold secrets */
+    const char *const *labels;      /* name, value, name, value, ... */
+    const char *network;            /* null or "": the engine's default */
+    int64_t memory_bytes;           /* 0: no limit; swap is left to the engine's default */
+    int64_t cpu_shares;             /* 0: the engine's default; relative weight */
+    const struct qfc_mount *mounts;
+    size_t mount_count;
+};
+
+/*
+ * Appends the JSON body to `out`, whose maximum must allow it. It holds what the environment holds: wipe it with
+ * qfc_buffer_wipe. Returns 0 or -1: QFC_ERROR_INVALID for a text that is not UTF-8 (the message says which, never its
+ * value) or a body over the maximum, QFC_ERROR_MEMORY.
+ */
+int qfc_container_json(const struct qfc_container *container, struct qfc_buffer *out, struct qfc_error *error);

@@ -1,0 +1,19 @@
+/*
+ * A job as the queue hands it out: one row of core_job that this worker has claimed.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#define QFC_UUID_SIZE 37
+#define QFC_ID_SIZE   12 /* an integer as text */
+
+struct qfc_job {
+    char id[QFC_UUID_SIZE];
+    char project_id[QFC_UUID_SIZE];
+    char type[33];
+    char created_by[QFC_ID_SIZE];   /* core_user.id, as text */
+    char triggered_by[QFC_ID_SIZE]; /* core_user.id, as text */
+    unsigned attempt;               /* 1 for the first */
+    unsigned faults;                /* earlier attempts that count against the limit */
+};

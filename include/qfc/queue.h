@@ -1,0 +1,125 @@
+/*
+ * core_job as a queue: claiming, ownership, and the transitions of a row, each one pipelined transaction.
+ *
+ * Ownership is written in the row itself. From claim to `prepare` core_job.container_id holds this process's marker
+ * ("qfc-worker:<instance>:<host>"), from then on the container's id. Every later write begins with a fence: a statement
+ * that fails the whole transaction unless the row is active (`queued` or `started`) and holds our marker or our
+ * container. So each of these may be repeated when its answer was lost.
+ *
+ * Tables and columns that differ by release are looked up once on each new connection. SQL given to this room writes
+ * them as names in braces; see qfc_queue_names. The SQL is what PostgreSQL 13 understands.
+ */
+#pragma once
+
+#include "qfc/error.h"
+#include "qfc/job.h"
+#include "qfc/pg.h"
+#include "qfc/statements.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <uv.h>
+
+struct qfc_queue;
+
+struct qfc_queue_options {
+    const char *conninfo;     /* libpq connection string or URI; copied, like all texts here */
+    const char *host;         /* names this machine in the marker; cut to fit */
+    const char *const *types; /* job types to claim, null-ended; others are left to others */
+    unsigned lock_timeout_ms; /* how long a statement waits for somebody else's row lock */
+    /* The connection stands and the database is one that we know (`why` null), or does not (`why` and when the next
+     * try comes). Called on each change and on each failed try. */
+    void (*on_state)(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);
+    void (*on_notice)(void *userdata, const char *severity, const char *message); /* may be null */
+    void *userdata;
+};
+
+/* Starts to connect. Null with QFC_ERROR_USAGE (conninfo) or QFC_ERROR_MEMORY. */
+struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options *options, struct qfc_error *error);
+void qfc_queue_free(struct qfc_queue *queue);
+
+bool qfc_queue_ready(const struct qfc_queue *queue);
+
+/* Which releases this database can belong to: "v26.22 to v26.24". Never null; "" before the first connection. */
+const char *qfc_queue_release(const struct qfc_queue *queue);
+
+/*
+ * The names that SQL may use, resolved for the connected release; null before the first connection:
+ *   {project}         the project table
+ *   {qgis_file_name}  expression: the name of the QGIS file of the project row `p`, or null
+ *   {qgis_version}    expression: qgis_version of the project row `p`, or null where there is no such column
+ *   {images_by_qgis}  true where the QGIS image is chosen by the project's QGIS version (v26.20 and later), or false
+ */
+const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue);
+
+/* The value that container_id has while a job of ours has no container. */
+const char *qfc_queue_marker(const struct qfc_queue *queue);
+
+/*
+ * Claims up to `slots` jobs, at most one per project, oldest first, in one round trip. Within one transaction the
+ * projects are locked first and asked about in a later statement, so that of two workers that look at the same time
+ * only one takes a project (SKIP LOCKED re-checks only the row that it locks, not whether the project is busy). Also
+ * tells how many jobs of our types are pending, whether or not they can be claimed now.
+ */
+struct qfc_claim {
+    const struct qfc_job *jobs;
+    size_t count;
+    long pending; /* before this claim */
+};
+typedef void qfc_queue_claimed(void *userdata, const struct qfc_error *error, const struct qfc_claim *claim);
+int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, qfc_queue_claimed *done, void *userdata,
+                    struct qfc_error *error);
+
+/*
+ * Gives back claims whose answer was lost with the connection: rows with our marker that are none of `known` (ids).
+ * The results hold the ids that went back to pending.
+ */
+int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
+                            void *userdata, struct qfc_error *error);
+
+/*
+ * Which of these jobs are no longer ours? The sign of life, asked every few seconds. Results: rows of id, `fate`
+ * ("gone", "ended", "taken") and status (null when gone); none for those that are still ours. `containers` holds the
+ * container's id of each job, or "".
+ */
+int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char *const *containers, size_t count,
+                    qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
+/*
+ * The transitions of a claimed job. `writes` holds the job type's own statements, with {names}; they become part of
+ * the same transaction, after the job's row is written, and the list is emptied. Errors: LOST (the row is gone, or
+ * somebody else has ended it; sqlstate is empty), TAKEN, AGAIN, UNKNOWN (ask again: all of these may be repeated),
+ * REFUSED (the database does not take what was written: `sqlstate`), MEMORY. `container` is the container's id, or "".
+ */
+
+/* What `read` fetches: the job's own rows first, then one result per query of `reads` ($1 job id, $2 project id). */
+int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *const *reads, qfc_pg_done *done,
+                   void *userdata, struct qfc_error *error);
+
+/* The container exists and is about to be started: `started`, its id, started_at and docker_started_at. */
+int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,
+                      struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
+struct qfc_ending {
+    const char *container;      /* id, or "" when there is none */
+    bool finished;              /* else failed */
+    const char *output;         /* text without NUL; must live until `done` */
+    const char *feedback;       /* the container's cleaned JSON object, or null; must live until `done` */
+    const char *feedback_extra; /* JSON object, laid over the feedback's members */
+    const char *exited_ago_ms;  /* for docker_finished_at: how long ago the container ended; null: it never ran */
+};
+int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
+                     struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
+/*
+ * Back to `pending`, as if never claimed, but for feedback.qfc_worker: the attempts so far, the reason, and when the
+ * next one is due (`delay_s` from now). While it waits no younger job of its project overtakes it.
+ */
+struct qfc_return {
+    const char *container;
+    unsigned faults; /* attempts that count against the limit, this one included */
+    double delay_s;
+    const char *reason;
+};
+int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
+                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);

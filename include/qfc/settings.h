@@ -1,0 +1,73 @@
+/*
+ * The worker's settings: environment variables, read once, each checked.
+ *
+ * One table holds name, default, unit and meaning of each; `--help` and the README's table come from it.
+ */
+#pragma once
+
+#include "qfc/buffer.h"
+#include "qfc/error.h"
+#include "qfc/log.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct qfc_settings {
+    /* Texts are never null; "" where a setting has no value. All owned by the settings. */
+    char *database_url;
+    char *postgres_host;
+    char *postgres_db;
+    char *postgres_user;
+    char *postgres_password;
+    char *postgres_sslmode;
+    long postgres_port;
+
+    char *docker_host;
+    char *docker_cert_path;
+    bool docker_tls_verify;
+
+    char *environment; /* part of the containers' label */
+    char *compose_project_name;
+    char *qgis_image; /* never "" after reading, like the two below */
+    char *qgis3_image;
+    char *qgis4_image;
+    char *qfieldcloud_url;
+    char *network;
+    char *grids_volume;
+
+    long timeout_s; /* 0: what the web application's WORKER_TIMEOUT_S says */
+    long concurrency;
+    long poll_ms;
+    long retry_max_attempts;
+    long retry_base_delay_s;
+
+    long log_format; /* enum qfc_log_format */
+    long log_level;  /* enum qfc_log_level */
+};
+
+/*
+ * Reads all settings through `get` (getenv, or a test's). Returns 0, or -1 with QFC_ERROR_USAGE (the message names the
+ * variable, its value unless it is a secret, and what would be right) or QFC_ERROR_MEMORY. Free the result with
+ * qfc_settings_free; on failure there is nothing to free.
+ */
+typedef const char *qfc_getenv(const char *name);
+int qfc_settings_read(qfc_getenv *get, struct qfc_settings *ret_settings, struct qfc_error *error);
+
+/* Frees all texts; the password is wiped. */
+void qfc_settings_free(struct qfc_settings *settings);
+
+/*
+ * The libpq connection string of DATABASE_URL or of the POSTGRES_ variables, to be freed with free(); holds the
+ * password. Null when out of memory.
+ */
+char *qfc_settings_conninfo(const struct qfc_settings *settings);
+
+/* One setting as `--help` and the documentation show it. */
+struct qfc_setting_info {
+    const char *name;
+    const char *fallback; /* the default as text; "" for none */
+    const char *meaning;  /* one sentence, its unit in it */
+};
+
+/* The table, in the order in which it is shown; `ret_count` gets its length. */
+const struct qfc_setting_info *qfc_settings_table(size_t *ret_count);

@@ -1,0 +1,32 @@
+/*
+ * The daemon: claims jobs for its free slots and takes each through its life.
+ */
+#pragma once
+
+#include "qfc/error.h"
+#include "qfc/settings.h"
+
+#include <stdio.h>
+
+enum qfc_worker_mode {
+    QFC_WORKER_RUN,         /* until a signal says to stop */
+    QFC_WORKER_SINGLE_SHOT, /* at most one job */
+    QFC_WORKER_DRAIN,       /* until nothing is pending */
+};
+
+/* Exit codes of the program; the first four are also what qfc_worker_main returns. */
+enum qfc_exit {
+    QFC_EXIT_OK = 0,
+    QFC_EXIT_FAULT = 1,       /* the worker itself is at fault, or a second signal made it leave jobs behind */
+    QFC_EXIT_USAGE = 2,       /* a wrong command line or setting */
+    QFC_EXIT_UNREACHABLE = 3, /* --single-shot, --drain: the database or the engine could not be reached at first */
+};
+
+/*
+ * Runs until the mode's end or a signal, on a loop of its own, and returns an exit code. SIGTERM and SIGINT: claims no
+ * more and waits for the running jobs; the second one, or SIGQUIT: puts back what may be run again and leaves. Logs.
+ */
+enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode);
+
+/* Prints the table of steps and events as Markdown: what happens to a job in each step on each event. */
+void qfc_lifecycle_print(FILE *out);

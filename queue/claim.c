@@ -1,0 +1,177 @@
+/*
+ * Claiming jobs, giving lost claims back, and watching the rows that are ours.
+ */
+#include "queue_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* No worker has more slots. */
+#define CLAIM_MAX 256
+
+/* A job that was put back is due again at feedback.qfc_worker.not_before, seconds since 1970. */
+#define IS_DUE(job)                                                                                                    \
+    "(jsonb_typeof(" job ".feedback #> '{qfc_worker,not_before}') IS DISTINCT FROM 'number' OR (" job                  \
+    ".feedback #>> '{qfc_worker,not_before}')::numeric <= extract(epoch FROM clock_timestamp())::numeric)"
+
+#define IS_BUSY(project)                                                                                               \
+    "EXISTS (SELECT FROM core_job b WHERE b.project_id = " project " AND b.status IN ('queued', 'started'))"
+
+/*
+ * Takes the locks of up to $1 projects whose turn it is. The pending set is materialised first: an ORDER BY created_at
+ * LIMIT over core_job makes PostgreSQL walk all history by the index on created_at. A project's oldest job decides:
+ * while that one waits to be due, or is of a type that is not ours, the younger wait, too.
+ */
+static const char lock_projects_sql[] =
+    "WITH pending AS MATERIALIZED ("
+    " SELECT id, project_id, type, created_at, feedback FROM core_job WHERE status = 'pending'"
+    "), oldest AS ("
+    " SELECT DISTINCT ON (project_id) * FROM pending ORDER BY project_id, created_at, id"
+    "), candidate AS MATERIALIZED ("
+    " SELECT o.project_id, o.created_at FROM oldest o"
+    " WHERE o.type = ANY($2::text[]) AND " IS_DUE("o") " AND NOT " IS_BUSY(
+        "o.project_id") "), locked AS ("
+                        " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id WHERE p.locked_at IS "
+                        "NULL"
+                        " ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p SKIP LOCKED"
+                        ") SELECT (SELECT count(*) FROM pending WHERE type = ANY($2::text[])) AS pending,"
+                        " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), "
+                        "''), true)";
+
+/* With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. */
+static const char take_jobs_sql[] =
+    "WITH locked AS ("
+    " SELECT p.id FROM {project} p WHERE p.locked_at IS NULL AND NOT " IS_BUSY(
+        "p.id") " AND p.id = ANY(string_to_array(current_setting('qfc_worker.locked'), ',')::uuid[])"
+                "), oldest AS ("
+                " SELECT DISTINCT ON (j.project_id) j.id, j.type, j.feedback FROM core_job j JOIN locked ON locked.id "
+                "= j.project_id"
+                " WHERE j.status = 'pending' ORDER BY j.project_id, j.created_at, j.id"
+                ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL FROM oldest o"
+                " WHERE j.id = o.id AND j.status = 'pending' AND o.type = ANY($2::text[]) AND " IS_DUE(
+                    "o") " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
+                         " CASE WHEN jsonb_typeof(j.feedback #> '{qfc_worker,attempts}') = 'number'"
+                         " THEN (j.feedback #>> '{qfc_worker,attempts}')::numeric::integer ELSE 0 END AS attempts";
+
+struct claim_call {
+    qfc_queue_claimed *done;
+    void *userdata;
+};
+
+static void copy_text(char *to, size_t size, const PGresult *rows, int row, const char *column)
+{
+    const char *text = qfc_pg_text(rows, row, column);
+    snprintf(to, size, "%s", text ? text : "");
+}
+
+static unsigned count_of(const PGresult *rows, int row, const char *column)
+{
+    const char *text = qfc_pg_text(rows, row, column);
+    unsigned long count = text ? strtoul(text, NULL, 10) : 0;
+    return count < 1000000 ? (unsigned)count : 0;
+}
+
+static struct qfc_job job_of(const PGresult *rows, int row)
+{
+    struct qfc_job job = {0};
+    copy_text(job.id, sizeof job.id, rows, row, "id");
+    copy_text(job.project_id, sizeof job.project_id, rows, row, "project_id");
+    copy_text(job.type, sizeof job.type, rows, row, "type");
+    copy_text(job.created_by, sizeof job.created_by, rows, row, "created_by_id");
+    copy_text(job.triggered_by, sizeof job.triggered_by, rows, row, "triggered_by_id");
+    job.attempt = count_of(rows, row, "attempts") + 1;
+    job.faults = count_of(rows, row, "faults");
+    return job;
+}
+
+static void claimed(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct claim_call call = *(struct claim_call *)userdata;
+    free(userdata);
+    if (error) {
+        struct qfc_error told = *error;
+        qfc_context(&told, "claim jobs");
+        call.done(call.userdata, &told, NULL);
+        return;
+    }
+    struct qfc_job jobs[CLAIM_MAX];
+    const PGresult *rows = results->items[1];
+    const char *pending = qfc_pg_text(results->items[0], 0, "pending");
+    struct qfc_claim claim = {.jobs = jobs, .pending = pending ? strtol(pending, NULL, 10) : 0};
+    for (; claim.count < (size_t)PQntuples(rows) && claim.count < CLAIM_MAX; claim.count++)
+        jobs[claim.count] = job_of(rows, (int)claim.count);
+    call.done(call.userdata, NULL, &claim);
+}
+
+int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, qfc_queue_claimed *done, void *userdata,
+                    struct qfc_error *error)
+{
+    char limit[16];
+    snprintf(limit, sizeof limit, "%u", slots < CLAIM_MAX ? slots : CLAIM_MAX);
+    struct qfc_statements statements = {0};
+    struct claim_call *call = malloc(sizeof *call);
+    if (!call) {
+        qfc_fail_memory(error);
+        goto failed;
+    }
+    *call = (struct claim_call){.done = done, .userdata = userdata};
+    if (QFC_ADD(&statements, error, lock_projects_sql, limit, queue->types) < 0 ||
+        QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types) < 0 ||
+        qfc_statements_expand(&statements, queue->names, error) < 0 ||
+        qfc_pg_send(queue->pg, &statements, QFC_PG_TRANSACTION, claimed, call, NULL, error) < 0)
+        goto failed;
+    return 0;
+
+failed:
+    free(call);
+    qfc_statements_free(&statements);
+    return qfc_context(error, "claim jobs");
+}
+
+int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
+                            void *userdata, struct qfc_error *error)
+{
+    char *ids = array_text(known, count);
+    if (!ids)
+        return qfc_fail_memory(error);
+    struct qfc_statements statements = {0};
+    int r = QFC_ADD(&statements, error,
+                    "UPDATE core_job SET status = 'pending', container_id = '' WHERE container_id = $1"
+                    " AND status = 'queued' AND NOT id = ANY($2::uuid[]) RETURNING id",
+                    queue->marker, ids);
+    free(ids);
+    if (r < 0) {
+        qfc_statements_free(&statements);
+        return -1;
+    }
+    return send_fenced(queue, &statements, done, userdata, error);
+}
+
+int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char *const *containers, size_t count,
+                    qfc_pg_done *done, void *userdata, struct qfc_error *error)
+{
+    struct qfc_statements statements = {0};
+    char *id_array = array_text(ids, count);
+    char *container_array = array_text(containers, count);
+    int r = -1;
+    if (!id_array || !container_array)
+        qfc_fail_memory(error);
+    else
+        r = QFC_ADD(
+            &statements, error,
+            "SELECT ours.id, j.status, CASE WHEN j.id IS NULL THEN 'gone'"
+            " WHEN j.status NOT IN ('queued', 'started') THEN 'ended' ELSE 'taken' END AS fate"
+            " FROM unnest($1::uuid[], $2::text[]) AS ours (id, container) LEFT JOIN core_job j ON j.id = ours.id"
+            " WHERE j.id IS NULL OR j.status NOT IN ('queued', 'started')"
+            " OR j.container_id NOT IN ($3, ours.container)",
+            id_array, container_array, queue->marker);
+    free(id_array);
+    free(container_array);
+    if (r < 0) {
+        qfc_statements_free(&statements);
+        return -1;
+    }
+    return send_fenced(queue, &statements, done, userdata, error);
+}

@@ -1,0 +1,106 @@
+/*
+ * The fence: what is written to a job's row, and what goes with it, is written only while the row is ours.
+ *
+ * An UPDATE that finds no row is no error to PostgreSQL, and in a pipeline the statements after it would commit. So
+ * each transition ends its first statement in a cast that fails when nothing was updated. What cannot be cast tells
+ * what the row is instead: "qfc-fence failed 4f1c..." or "qfc-fence gone".
+ */
+#include "queue_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FENCE_MARK "qfc-fence "
+
+const char fence_sql[] =
+    "SELECT CASE WHEN EXISTS (SELECT FROM core_job WHERE id = $1 AND status IN ('queued', 'started')"
+    " AND container_id IN ($2, $3)) THEN 1"
+    " ELSE ('" FENCE_MARK "' || coalesce((SELECT status || ' ' || container_id FROM core_job WHERE id = $1), 'gone'))"
+    "::integer END";
+
+static bool begins(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+void fence_translate(struct qfc_error *error)
+{
+    const char *told = strstr(error->message, FENCE_MARK);
+    if (error->kind != QFC_ERROR_REFUSED || strcmp(error->sqlstate, "22P02") != 0 || !told)
+        return;
+    told += strlen(FENCE_MARK);
+    char status[33] = "";
+    strncat(status, told, strcspn(told, " \""));
+    if (begins(told, "gone"))
+        qfc_fail(error, QFC_ERROR_LOST, 0, "the job's row is gone");
+    else if (begins(told, "queued ") || begins(told, "started "))
+        qfc_fail(error, QFC_ERROR_TAKEN, 0, "the job is %s, but for another worker", status);
+    else
+        qfc_fail(error, QFC_ERROR_LOST, 0, "somebody else has made the job %s", status);
+}
+
+/* Both a fence's error and any other go to the caller through here. */
+static void answered(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct call call = *(struct call *)userdata;
+    free(userdata);
+    if (!error) {
+        call.done(call.userdata, NULL, results);
+        return;
+    }
+    struct qfc_error translated = *error;
+    fence_translate(&translated);
+    call.done(call.userdata, &translated, NULL);
+}
+
+int send_fenced(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
+                struct qfc_error *error)
+{
+    struct call *call = malloc(sizeof *call);
+    if (!call) {
+        qfc_fail_memory(error);
+        goto failed;
+    }
+    *call = (struct call){.done = done, .userdata = userdata};
+    if (qfc_statements_expand(statements, queue->names, error) < 0 ||
+        qfc_pg_send(queue->pg, statements, QFC_PG_TRANSACTION, answered, call, NULL, error) < 0)
+        goto failed;
+    return 0;
+
+failed:
+    free(call);
+    qfc_statements_free(statements);
+    return -1;
+}
+
+/* Quotes one element: PostgreSQL's manual, "Array Input and Output Syntax". */
+static int append_element(struct qfc_buffer *out, const char *text)
+{
+    int r = qfc_buffer_append(out, "\"", 1);
+    for (; r == 0 && *text; text++) {
+        if (*text == '"' || *text == '\\')
+            r = qfc_buffer_append(out, "\\", 1);
+        if (r == 0)
+            r = qfc_buffer_append(out, text, 1);
+    }
+    return r < 0 ? r : qfc_buffer_append(out, "\"", 1);
+}
+
+char *array_text(const char *const *texts, size_t count)
+{
+    struct qfc_buffer out = qfc_buffer(1024u * 1024);
+    int r = qfc_buffer_append(&out, "{", 1);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        if (i > 0)
+            r = qfc_buffer_append(&out, ",", 1);
+        if (r == 0)
+            r = append_element(&out, texts[i]);
+    }
+    if (r == 0)
+        r = qfc_buffer_append(&out, "}", 1);
+    if (r < 0) {
+        qfc_buffer_free(&out);
+        return NULL;
+    }
+    return qfc_buffer_take(&out);
+}

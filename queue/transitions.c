@@ -1,0 +1,137 @@
+/*
+ * The transitions of a claimed job's row: one fenced transaction each.
+ */
+#include "queue_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Of an UPDATE named `mine`: fails the transaction when it found no row of ours. $1 id, $2 marker, $3 container. */
+#define UPDATE_FENCE                                                                                                   \
+    " RETURNING id) SELECT CASE WHEN EXISTS (SELECT FROM mine) THEN 1"                                                 \
+    " ELSE ('qfc-fence ' || coalesce((SELECT status || ' ' || container_id FROM core_job WHERE id = $1), 'gone'))"     \
+    "::integer END"
+
+#define WHERE_OURS " WHERE id = $1 AND status IN ('queued', 'started') AND container_id IN ($2, $3)"
+
+/* An id that no row has, for a job without container: "" would match rows that are nobody's. */
+static const char *container_or_marker(const struct qfc_queue *queue, const char *container)
+{
+    return container && *container ? container : queue->marker;
+}
+
+static int send_transition(struct qfc_queue *queue, struct qfc_statements *statements, struct qfc_statements *writes,
+                           qfc_pg_done *done, void *userdata, struct qfc_error *error)
+{
+    if (writes && qfc_statements_move(statements, writes, error) < 0) {
+        qfc_statements_free(statements);
+        qfc_statements_free(writes);
+        return -1;
+    }
+    return send_fenced(queue, statements, done, userdata, error);
+}
+
+/* Gives a query the values that it asks for: PostgreSQL refuses one that is not used. */
+static int add_read(struct qfc_statements *statements, const char *sql, const struct qfc_job *job,
+                    struct qfc_error *error)
+{
+    const char *values[] = {job->id, job->project_id};
+    size_t count = strstr(sql, "$2") ? 2 : strstr(sql, "$1") ? 1 : 0;
+    return qfc_statements_add_texts(statements, sql, count, values, error);
+}
+
+int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *const *reads, qfc_pg_done *done,
+                   void *userdata, struct qfc_error *error)
+{
+    static const char job_sql[] =
+        "SELECT p.name AS project_name, u.username AS owner, {qgis_file_name} AS qgis_file,"
+        " {qgis_version} AS qgis_version, {images_by_qgis} AS images_by_qgis, p.packaging_offliner"
+        " FROM core_job j JOIN {project} p ON p.id = j.project_id JOIN core_user u ON u.id = p.owner_id"
+        " WHERE j.id = $1";
+    struct qfc_statements statements = {0};
+    int r = QFC_ADD(&statements, error, fence_sql, job->id, queue->marker, queue->marker);
+    if (r == 0)
+        r = QFC_ADD(&statements, error, job_sql, job->id);
+    for (; r == 0 && reads && *reads; reads++)
+        r = add_read(&statements, *reads, job, error);
+    if (r < 0) {
+        qfc_statements_free(&statements);
+        return -1;
+    }
+    return send_fenced(queue, &statements, done, userdata, error);
+}
+
+int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,
+                      struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
+{
+    struct qfc_statements statements = {0};
+    if (QFC_ADD(&statements, error,
+                "WITH mine AS (UPDATE core_job SET status = 'started', container_id = $3, started_at = now(),"
+                " docker_started_at = now(), finished_at = NULL, docker_finished_at = NULL" WHERE_OURS UPDATE_FENCE,
+                job->id, queue->marker, container) < 0) {
+        qfc_statements_free(&statements);
+        qfc_statements_free(writes);
+        return -1;
+    }
+    return send_transition(queue, &statements, writes, done, userdata, error);
+}
+
+int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
+                     struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
+{
+    /* error_stack is an array up to v26.14 and text from v26.15: text always. */
+    static const char sql[] =
+        "WITH given AS (SELECT coalesce($6::jsonb, '{}'::jsonb) AS feedback),"
+        " mine AS (UPDATE core_job SET status = $4, output = $5, feedback = given.feedback"
+        " || CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array' THEN jsonb_build_object('error_stack',"
+        " (SELECT coalesce(string_agg(line, '' ORDER BY number), '') FROM"
+        " jsonb_array_elements_text(given.feedback -> 'error_stack') WITH ORDINALITY AS stack (line, number)))"
+        " ELSE '{}'::jsonb END || $7::jsonb,"
+        " started_at = coalesce(started_at, now()), finished_at = now(),"
+        " docker_finished_at = now() - $8::double precision * interval '1 millisecond',"
+        " container_id = CASE WHEN container_id = $2 THEN $9 ELSE container_id END"
+        " FROM given" WHERE_OURS UPDATE_FENCE;
+    struct qfc_statements statements = {0};
+    const char *container = container_or_marker(queue, ending->container);
+    const struct qfc_value values[] = {
+        {job->id, QFC_VALUE_COPY},
+        {queue->marker, QFC_VALUE_COPY},
+        {container, QFC_VALUE_COPY},
+        {ending->finished ? "finished" : "failed", QFC_VALUE_COPY},
+        {ending->output, QFC_VALUE_BORROWED},
+        {ending->feedback, QFC_VALUE_BORROWED},
+        {ending->feedback_extra, QFC_VALUE_COPY},
+        {ending->exited_ago_ms, QFC_VALUE_COPY},
+        {ending->container ? ending->container : "", QFC_VALUE_COPY},
+    };
+    if (qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error) < 0) {
+        qfc_statements_free(&statements);
+        qfc_statements_free(writes);
+        return -1;
+    }
+    return send_transition(queue, &statements, writes, done, userdata, error);
+}
+
+int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
+                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
+{
+    static const char sql[] =
+        "WITH mine AS (UPDATE core_job SET status = 'pending', container_id = '', started_at = NULL,"
+        " docker_started_at = NULL, docker_finished_at = NULL, output = NULL,"
+        " feedback = jsonb_build_object('qfc_worker', jsonb_build_object('attempts', $4::integer, 'faults', "
+        "$5::integer,"
+        " 'reason', $6::text, 'not_before',"
+        " round((extract(epoch FROM clock_timestamp()) + $7::double precision)::numeric, 3)))" WHERE_OURS UPDATE_FENCE;
+    char attempts[16], faults[16], delay[32];
+    snprintf(attempts, sizeof attempts, "%u", job->attempt);
+    snprintf(faults, sizeof faults, "%u", how->faults);
+    snprintf(delay, sizeof delay, "%.3f", how->delay_s);
+    struct qfc_statements statements = {0};
+    if (QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, how->container), attempts,
+                faults, how->reason, delay) < 0) {
+        qfc_statements_free(&statements);
+        qfc_statements_free(writes);
+        return -1;
+    }
+    return send_transition(queue, &statements, writes, done, userdata, error);
+}

@@ -1,0 +1,586 @@
+"""Tests of the test bed itself: what the other tests rest on."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+
+import psycopg2
+import pytest
+
+from bed import BedError, cleanup, docker, engine as engines, schema
+from bed.leftovers import Leftovers
+from bed.rows import changes
+from bed.worker import Worker
+
+RELEASES = ["v25.27", "v25.30", "v26.3", "v26.10", "v26.17", "v26.20", "v26.21", "v26.22", "v26.25"]
+PROJECT = "b096ff14-1996-449a-ac18-c3c75c8944a7"
+
+
+# PostgreSQL and the schema
+
+
+@pytest.mark.parametrize("asked, given", [("v26.4", "v26.3"), ("v26.24", "v26.22"), ("v26.9", "v26.3"), ("v27.1", "v26.25")])
+def test_a_release_in_between_is_like_the_one_before_it(asked, given):
+    assert schema.Schema(asked).release == given
+
+
+def test_a_release_older_than_all_is_refused():
+    with pytest.raises(ValueError, match="v25.1"):
+        schema.Schema("v25.1")
+
+
+@pytest.mark.parametrize("database", RELEASES, indirect=True)
+def test_each_release_takes_one_row_of_everything(database):
+    owner, member = database.user("alice"), database.user()
+    organization = database.organization(owner, members=[member], admins=[database.user()])
+    team = database.team(organization, members=[database.user()])
+    project = database.project(organization, is_public=True)
+    database.collaborator(project, member)
+    database.collaborator(project, team, role="reader")
+    for type_ in ("package", "process_projectfile", "create_project"):
+        database.job(project, type_, user=owner)
+    delta = database.delta(project, user=owner)
+    applied = database.apply_job(project, [delta, database.delta(project, user=owner)], user=owner)
+    package = database.job(project, "package", "finished", user=owner, feedback={"steps": []}, output="done")
+    database.file(project, "data.gpkg", file_type=2, package_job=package)
+    database.constance("WORKER_TIMEOUT_S", 600)
+    database.secret("TOKEN", "gAAAA", organization=organization, user=owner)
+    database.token(owner)
+    if database.has("project_qgisproject"):
+        file = database.one("SELECT * FROM filestorage_file WHERE name = 'success.qgs'")
+        database.insert("project_qgisproject", project_id=project["id"], file_version_id=file["latest_version_id"])
+        database.insert("project_qgislayer", qgis_project_id=project["id"])
+    counts = {table: len(rows) for table, rows in database.dump().items()}
+    seeds = {"core_projectseed", "project_projectseed", "auditlog_logentry"}
+    assert {table for table, count in counts.items() if not count} <= seeds
+    assert database.execute("SELECT * FROM core_applyjobdelta WHERE apply_job_id = %s", applied["id"])[0]["delta_id"] == delta["id"]
+    members = database.execute("SELECT name FROM organizations_with_roles_vw ORDER BY rank DESC")
+    assert [row["name"] for row in members] == ["admin", "admin", "member"]
+    viewers = database.execute("SELECT origin FROM projects_with_roles_vw ORDER BY rank DESC, user_id")
+    origins = ["organization_owner", "organization_admin", "collaborator", "team_member"]
+    assert [row["origin"] for row in viewers] == origins
+
+
+def test_the_project_table_and_its_qgis_file_follow_the_release(databases):
+    old, new = databases("v26.20"), databases("v26.21")
+    assert old.project()["the_qgis_file_name"] == "success.qgs"
+    assert old.value("SELECT app_label FROM django_content_type WHERE model = 'project'") == "core"
+    file = new.project()["the_qgis_file_id"]
+    assert new.get("filestorage_file", file)["name"] == "success.qgs"
+    assert new.value("SELECT app_label FROM django_content_type WHERE model = 'project'") == "project"
+
+
+@pytest.mark.parametrize("release, last", [("v25.30", "0094"), ("v26.3", "0095"), ("v26.10", "0099"), ("v26.17", "0101"), ("v26.24", "0109"), ("v26.25", "0110")])
+def test_the_last_migration_is_that_of_the_release(databases, release, last):
+    newest = "SELECT name FROM django_migrations WHERE app = 'core' ORDER BY name DESC LIMIT 1"
+    assert databases(release).value(newest).startswith(last)
+
+
+def test_foreign_keys_are_checked_at_commit(database):
+    connection = database.connect()
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO core_packagejob (job_ptr_id) VALUES (%s)", (uuid.uuid4(),))
+        with pytest.raises(psycopg2.errors.ForeignKeyViolation):
+            connection.commit()
+    connection.close()
+
+
+def test_columns_have_no_defaults(database):
+    defaults = database.value("SELECT count(*) FROM information_schema.columns WHERE table_schema = 'public' AND column_default IS NOT NULL AND table_name <> 'spatial_ref_sys'")
+    assert defaults == 0
+
+
+def test_a_file_name_without_a_package_is_unique_where_the_server_can_say_so(database):
+    project = database.project()
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        database.file(project, "success.qgs")
+
+
+def test_a_column_that_the_release_lacks_is_refused(databases):
+    with pytest.raises(KeyError, match="qgis_version"):
+        databases("v26.17").project(qgis_version="3.40")
+
+
+def test_tcp_asks_for_the_password(postgres, database):
+    psycopg2.connect(database.url).close()
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(database.url.replace(postgres.password[-8:], "x"))
+
+
+def test_dumps_tell_what_has_changed(database):
+    project = database.project()
+    job = database.job(project)
+    before = database.dump("core_job", "core_packagejob")
+    database.update("core_job", job["id"], status="queued")
+    other = database.job(project)
+    found = changes(before, database.dump("core_job", "core_packagejob"))
+    assert found["core_job", str(job["id"])] == {"status": ("pending", "queued")}
+    assert {key for key in found if key[1] == str(other["id"])} == {("core_job", str(other["id"])), ("core_packagejob", str(other["id"]))}
+
+
+def test_the_server_can_be_stopped_and_crashed(postgres, database):
+    database.user("alice")
+    pid = database.value("SELECT pg_backend_pid()")
+    postgres.restart("immediate")
+    database.disconnect()
+    assert database.value("SELECT username FROM core_user") == "alice"
+    assert database.value("SELECT pg_backend_pid()") != pid
+    postgres.stop()
+    assert not postgres.running()
+    postgres.start()
+
+
+def run_with_postgres(*command):
+    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bed", "with_postgres.py")
+    return subprocess.run([sys.executable, path, *command], stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+
+
+def test_other_programs_get_a_server_of_their_own_and_its_end():
+    script = 'test -n "$QFC_TEST_DATABASE_URL" && $QFC_TEST_PG_CTL restart -m immediate && dirname $QFC_TEST_PG_CTL; exit 7'
+    done = run_with_postgres("sh", "-c", script)
+    assert done.returncode == 7
+    directory = done.stdout.strip()
+    assert os.path.basename(directory).startswith("qfc-bed-") and not os.path.exists(directory)
+
+
+def test_sigterm_takes_the_server_away():
+    code = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from bed import cleanup, postgres\n"
+        "cleanup.on_signals(); server = postgres.Server(); print(server.directory, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+    )
+    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, timeout=60, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.stdout.strip() and not os.path.exists(done.stdout.strip())
+    assert not engines.belonging(done.stdout.strip())
+
+
+def test_what_a_killed_run_left_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(cleanup.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name, owner in (("qfc-bed-x-1", "1 0"), ("qfc-bed-x-2", f"{os.getpid()} {cleanup.start_time(os.getpid())}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".owner").write_text(owner)
+    assert cleanup.abandoned() == [str(tmp_path / "qfc-bed-x-1")]
+
+
+# The stand-in image
+
+
+class Played:
+    """What a container left: exit code, log, the feedback's archive member and bytes."""
+
+    def __init__(self, ground, *args, **options):
+        container = ground.create(*args, **{"network": "none", **options})
+        try:
+            ground.docker.start(container)
+            self.code = ground.docker.wait(container)
+            self.log = ground.docker.logs(container)
+            self.member, self.bytes = ground.docker.member(container, "/io/feedback.json")
+            self.state = ground.docker.inspect(container)["State"]
+        finally:
+            ground.docker.remove(container)
+
+    @property
+    def feedback(self):
+        return json.loads(self.bytes)
+
+
+def package(ground, scenario, **options):
+    return Played(ground, "package", PROJECT, f"{scenario}.qgs", "qgiscore", **options)
+
+
+DELTAS = {
+    "id": "d8a1c4cc-9f1b-41a8-8d1c-0c4d5e0e4b2c",
+    "deltas": [
+        {"uuid": "1", "new": {"uuid": "no", "a": ['}"', {"b": "\\"}]}, "localLayerId": 'a "layer" {', "sourcePk": "12", "method": "patch"},
+        {"sourcePk": None, "uuid": "2", "old": None, "localLayerId": "b", "method": "create"},
+        {"uuid": "3", "sourcePk": "text", "localLayerId": "c", "method": "delete"},
+    ],
+    "files": [{"uuid": "no"}],
+    "clientPks": {"x__y__z": "5"},
+}
+
+
+@pytest.mark.parametrize(
+    "args, workflow, steps",
+    [
+        (("package", PROJECT, "any.qgs", "qgiscore"), "package_project", 7),
+        (("apply_deltas", PROJECT, "any.qgs"), "apply_changes", 5),
+        (("process_projectfile", PROJECT, "any.qgs"), "process_projectfile", 8),
+        (("create_project", PROJECT), "create_project", 4),
+    ],
+)
+def test_each_workflow_goes_well(ground, args, workflow, steps):
+    played = Played(ground, *args, files={"deltafile.json": json.dumps(DELTAS).encode()})
+    assert played.code == 0
+    feedback = played.feedback
+    assert (feedback["feedback_version"], feedback["workflow_id"]) == ("2.0", workflow)
+    assert [step["stage"] for step in feedback["steps"]] == [2] * steps
+    assert list(feedback["outputs"]) == [step["id"] for step in feedback["steps"]]
+    assert "error" not in feedback
+    assert played.log.count(b"::<<<::") == played.log.count(b"::>>>::") == steps
+    assert b"No QFieldCloud to ask" in played.log
+
+
+def delta_results(ground, scenario, deltas):
+    played = Played(ground, "apply_deltas", PROJECT, f"{scenario}.qgs", files={"deltafile.json": deltas})
+    return played.feedback["outputs"]["apply_deltas"]["delta_feedback"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_deltas_are_read_from_the_delta_file(ground, indent):
+    results = delta_results(ground, "success", json.dumps(DELTAS, indent=indent).encode())
+    assert [result["delta_id"] for result in results] == ["1", "2", "3"]
+    assert [result["modified_pk"] for result in results] == [12, None, "text"]
+    assert [result["layer_id"] for result in results] == ['a "layer" {', "b", "c"]
+    assert {result["delta_file_id"] for result in results} == {DELTAS["id"]}
+    assert {result["status"] for result in results} == {"status_applied"}
+
+
+def test_deltas_get_the_results_asked_for(ground):
+    results = delta_results(ground, "deltas@status_conflict,-,status_apply_failed", json.dumps(DELTAS).encode())
+    assert [(result["delta_id"], result["status"]) for result in results] == [("1", "status_conflict"), ("3", "status_apply_failed")]
+
+
+def test_a_workflow_error_exits_0_and_says_why(ground):
+    played = package(ground, "workflow_error@4")
+    assert played.code == 0
+    assert [step["stage"] for step in played.feedback["steps"]] == [2, 2, 2, 1, 0, 0, 0]
+    assert "Package Project" in played.feedback["error"]
+    assert played.feedback["error_stack"].endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "scenario, code, feedback",
+    [("usage_error", 2, False), ("crash@139", 139, False), ("crash", 1, False), ("no_feedback", 0, False), ("empty_feedback", 0, True)],
+)
+def test_exit_codes_with_and_without_feedback(ground, scenario, code, feedback):
+    played = package(ground, scenario)
+    assert played.code == code
+    assert (played.member is not None) == feedback
+
+
+def test_too_few_arguments_are_a_usage_error(ground):
+    played = Played(ground, "package", PROJECT)
+    assert played.code == 2 and played.log.startswith(b"usage: COMMAND package")
+
+
+def test_broken_feedback_is_no_json(ground):
+    with pytest.raises(ValueError):
+        package(ground, "broken_feedback").feedback
+
+
+def test_array_feedback_is_no_object(ground):
+    assert isinstance(package(ground, "array_feedback").feedback, list)
+
+
+def test_nan_feedback_has_what_postgresql_refuses(ground, database):
+    text = package(ground, "nan_feedback").bytes.decode()
+    odd = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)["outputs"]["odd"]
+    assert odd["nan"] == "NaN" and odd["minus"] == "-Infinity" and odd["nul"] == "a\0b" and odd["lone"] == "a\ud800b"
+    assert odd["escaped"] == "\\u0000" and odd["long"] == "123456789012345678901234567890" and odd["exact"] == "1.10"
+    with pytest.raises(psycopg2.errors.InvalidTextRepresentation):
+        database.execute("SELECT %s::jsonb", text)
+
+
+def test_big_feedback_is_good_and_as_big_as_asked(ground):
+    played = package(ground, "big_feedback@3")
+    assert 3 << 20 < len(played.bytes) < (3 << 20) + 10000
+    assert len(played.feedback["filler"]) == 3 << 20
+
+
+@pytest.mark.parametrize("scenario, kind", [("symlink_feedback", "issym"), ("directory_feedback", "isdir"), ("fifo_feedback", "isfifo")])
+def test_feedback_that_is_no_file(ground, scenario, kind):
+    assert getattr(package(ground, scenario).member, kind)()
+
+
+def test_a_dirty_log_has_all_that_a_log_should_not(ground):
+    log = package(ground, "dirty_log").log
+    assert b"\0" in log and b"\033[31m" in log and log.endswith(b"no newline")
+    # An engine that keeps logs as JSON has replaced broken UTF-8 already.
+    assert b"\377\376" in log or "\ufffd\ufffd" in log.decode()
+
+
+def test_a_big_log_is_as_big_as_asked(ground):
+    log = package(ground, "big_log@2").log
+    assert 2 << 20 < len(log) < (2 << 20) + 10000 and log.endswith(b"the last line\n")
+
+
+def test_error_stack_as_an_array_and_error_without_text(ground):
+    assert isinstance(package(ground, "stack_array").feedback["error_stack"], list)
+    assert package(ground, "empty_error").feedback["error"] == ""
+    assert package(ground, "null_error").feedback["error"] is None
+
+
+def test_a_gate_is_opened_from_outside(ground):
+    container = ground.create("package", PROJECT, "gate.qgs", "qgiscore", network="none")
+    try:
+        ground.docker.start(container)
+        assert ground.docker.inspect(container)["State"]["Running"]
+        ground.docker.put(container, "/io", {"go": b""})
+        assert ground.docker.wait(container) == 0
+    finally:
+        ground.docker.remove(container)
+
+
+def test_sigterm_is_ignored_like_by_the_real_container(ground):
+    container = ground.create("package", PROJECT, "sleep@600.qgs", "qgiscore", network="none")
+    try:
+        ground.docker.start(container)
+        ground.docker.kill(container, "TERM")
+        assert ground.docker.inspect(container)["State"]["Running"]
+        ground.docker.kill(container)
+        assert ground.docker.wait(container) == 137
+    finally:
+        ground.docker.remove(container)
+
+
+def test_the_log_shows_what_the_container_was_given(ground):
+    log = package(ground, "environment", env={"JOB_ID": "x y"}, CapDrop=["ALL"]).log.decode()
+    assert "VARIABLE JOB_ID=x y\n" in log and "ARGUMENT environment.qgs\n" in log
+    assert "STATUS CapEff:\t0000000000000000\n" in log
+
+
+def test_running_out_of_memory_is_seen_by_the_engine(ground):
+    played = package(ground, "out_of_memory", Memory=32 << 20)
+    assert (played.code, played.state["OOMKilled"]) == (137, True)
+    played = package(ground, "out_of_memory_child", Memory=32 << 20)
+    assert (played.code, played.state["OOMKilled"]) == (1, True)
+
+
+def test_a_container_works_with_all_that_a_worker_takes_from_it(ground):
+    confined = {"CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": True, "PidsLimit": 256}
+    played = package(ground, "success", Mounts=[{"Type": "volume", "Target": path} for path in ("/io", "/tmp")], **confined)
+    assert played.code == 0 and "error" not in played.feedback
+
+
+# The API player
+
+
+def running_package(database, scenario="success", **values):
+    project = database.project(qgis_file=f"{scenario}.qgs", files=["data.gpkg", "a dir/né & ü.csv"], **values)
+    return project, database.job(project, status="started")
+
+
+def play_with_api(ground, api, project, job, token, scenario="success"):
+    env = {"QFIELDCLOUD_URL": api.url, "QFIELDCLOUD_TOKEN": token, "JOB_ID": str(job["id"])}
+    return Played(ground, "package", str(project["id"]), f"{scenario}.qgs", "qgiscore", network=ground.network, env=env)
+
+
+@pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
+def test_a_container_downloads_and_uploads(ground, database, api):
+    project, job = running_package(database)
+    token = database.token(database.get("core_user", job["created_by_id"]))
+    played = play_with_api(ground, api, project, job, token["key"])
+    assert played.code == 0 and "error" not in played.feedback, played.log.decode()
+    assert [request.route for request in api.requests] == ["list", "download", "download", "download", "package", "package"]
+    assert {request.status for request in api.requests} == {200}
+    expected = {"data.gpkg": f"the data of {project['id']}\n".encode(), "project_qfield.qgz": b"the project success.qgs\n"}
+    assert api.uploaded(job) == expected
+
+
+def test_deltas_change_the_projects_file(ground, database, api):
+    project = database.project()
+    job = database.apply_job(project, [database.delta(project)], status="started")
+    token = database.token(database.get("core_user", job["created_by_id"]))
+    env = {"QFIELDCLOUD_URL": api.url, "QFIELDCLOUD_TOKEN": token["key"], "JOB_ID": str(job["id"])}
+    files = {"deltafile.json": json.dumps(DELTAS).encode()}
+    played = Played(ground, "apply_deltas", str(project["id"]), "success.qgs", network=ground.network, env=env, files=files)
+    assert "error" not in played.feedback
+    key = f"projects/{project['id']}/files/data.gpkg"
+    assert database.objects[key] == f"this is data.gpkg\nwith deltas of {job['id']}\n".encode()
+    assert database.value("SELECT latest_version_count FROM filestorage_file WHERE name = 'data.gpkg'") == 2
+
+
+def test_a_refused_token_is_a_workflow_error(ground, database, api):
+    project, job = running_package(database)
+    played = play_with_api(ground, api, project, job, "wrong")
+    assert played.code == 0
+    assert played.feedback["error_type"] == "API_TOKEN_EXPIRED"
+    assert '"401 Unauthorized"' in played.feedback["error"]
+    assert [step["stage"] for step in played.feedback["steps"]] == [2, 1, 0, 0, 0, 0, 0]
+    assert [request.status for request in api.requests] == [401]
+
+
+def ask(url, token):
+    request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_only_a_workers_live_token_of_a_running_job_is_taken(database, api):
+    project, job = running_package(database)
+    owner = database.get("core_user", project["owner_id"])
+    url = f"{api.url}files/{project['id']}/"
+    good = database.token(owner)["key"]
+    assert ask(url, good)[0] == 200
+    assert ask(url, "")[0] == 401
+    assert ask(url, database.token(owner, expires_in_s=-1)["key"])[0] == 401
+    assert ask(url, database.token(owner, client_type="qfield")["key"])[0] == 401
+    assert ask(url, database.token(database.user())["key"])[0] == 403
+    database.update("core_job", job["id"], status="finished")
+    assert ask(url, good)[0] == 403
+
+
+def test_the_api_fails_when_told_to(database, api):
+    project, _ = running_package(database)
+    token = database.token(database.get("core_user", project["owner_id"]))["key"]
+    api.answer(500, match="GET .*/data.gpkg", times=1)
+    url = f"{api.url}files/{project['id']}/data.gpkg/"
+    assert ask(url, token)[0] == 500
+    assert ask(url, token) == (200, b"this is data.gpkg\n")
+    assert [request.status for request in api.requests] == [500, 200]
+
+
+# What is left over, and running the program
+
+
+@pytest.fixture
+def watch(ground, databases, directory):
+    made = Leftovers(ground.docker, ground.image, ground.network, "qfc-bed", directory)
+    made.databases = databases.made
+    return made
+
+
+def test_a_planted_container_is_noticed_and_removed(ground, watch):
+    container = ground.create("package", PROJECT, "success.qgs", "qgiscore", name="qfc-bed-planted")
+    found = watch.found(patience_s=0)
+    assert len(found) == 1 and container[:12] in found[0]
+    watch.remove(found)
+    assert watch.found() == []
+
+
+def test_a_container_of_others_is_not_ours(ground, watch):
+    shared = next(tag for tag in ground.docker.image(ground.image)["RepoTags"] if "run-" not in tag)
+    container = ground.docker.create(shared, ["true"])
+    try:
+        assert watch.found(patience_s=0) == []
+    finally:
+        ground.docker.remove(container)
+
+
+def test_planted_volumes_files_and_tokens_are_noticed(ground, database, directory, watch):
+    volume = ground.docker.post("/volumes/create", {})["Name"]
+    with open(os.path.join(directory, "forgotten"), "w", encoding="ascii"):
+        pass
+    user = database.user()
+    database.token(user)
+    row = database.insert("authentication_authtoken", key="left", user_id=user["id"], client_type="worker")
+    found = watch.found(patience_s=0)
+    watch.remove(found)
+    assert [line.split()[0] for line in found] == ["file", "token", "volume"]
+    assert f"row {row['id']} " in found[1] and volume in found[2]
+
+
+PROGRAM = """#!/bin/sh
+echo '{"level": "info", "message": "began", "job": "1"}' >&2
+echo "not a line of the log" >&2
+printf '%s' "$POSTGRES_DB $DOCKER_HOST $1"
+[ "$1" = stay ] && { trap 'echo "{\\"message\\": \\"stopped\\"}" >&2; exit 3' TERM; while :; do sleep 0.05; done; }
+[ "$1" = bad ] && { echo "x.c:1:2: runtime error: shift" >&2; }
+exit 0
+"""
+
+
+@pytest.fixture
+def shell_worker(tmp_path, database, ground, directory):
+    path = tmp_path / "qfc-worker"
+    path.write_text(PROGRAM)
+    path.chmod(0o755)
+    return Worker(str(path), database, ground.engine, ground.image, ground.network, directory)
+
+
+def test_a_run_gives_exit_code_and_log(shell_worker, database, ground):
+    done = shell_worker.run("run")
+    assert (done.returncode, done.stdout) == (0, f"{database.name} {ground.engine.host} run")
+    assert done.messages("info") == ["began"] and done.other == ["not a line of the log"]
+    assert shell_worker.close() == []
+
+
+def test_a_program_in_the_background_is_stopped(shell_worker):
+    process = shell_worker.start("stay")
+    shell_worker.wait_for(lambda: process.output().stdout, "its output")
+    assert process.stop().messages() == ["began", "stopped"]
+    assert process.process.returncode == 3
+    assert shell_worker.close() == []
+
+
+def test_waiting_ends_when_the_program_does(shell_worker):
+    shell_worker.start("run")
+    with pytest.raises(AssertionError, match="the program has ended without a miracle"):
+        shell_worker.wait_for(lambda: False, "a miracle")
+
+
+def test_a_forgotten_program_and_a_sanitizers_report_are_complaints(shell_worker):
+    shell_worker.run("bad")
+    process = shell_worker.start("stay")
+    complaints = shell_worker.close()
+    assert len(complaints) == 2 and "runtime error" in complaints[0] and "left the program running" in complaints[1]
+    assert process.process.returncode == -9
+
+
+# An engine of one's own
+
+
+def test_an_engine_of_our_own_survives_what_tests_do_to_it(own_ground, database):
+    engine, client = own_ground.engine, own_ground.docker
+    container = own_ground.create("package", PROJECT, "sleep@600.qgs", "qgiscore")
+    client.start(container)
+    engine.kill()
+    assert not client.answers()
+    survivors = engines.belonging(engine.directory)
+    assert survivors
+    engine.end_survivors()
+    assert not engines.belonging(engine.directory)
+    engine.start()
+    assert not client.inspect(container)["State"]["Running"]
+    engine.restart()
+    assert [entry["Id"] for entry in client.containers()] == [container]
+
+
+def test_an_engine_of_our_own_reaches_the_api(own_ground, database):
+    from bed.api import Api
+
+    project, job = running_package(database)
+    token = database.token(database.get("core_user", job["created_by_id"]))
+    api = Api(database, own_ground.engine, own_ground.gateway)
+    try:
+        played = play_with_api(own_ground, api, project, job, token["key"])
+    finally:
+        api.close()
+    assert "error" not in played.feedback
+    assert len(api.uploaded(job)) == 2
+
+
+def test_an_engine_of_our_own_leaves_nothing():
+    own = engines.OwnEngine()
+    directory = own.directory
+    own.docker.create_network("one")
+    own.kill()
+    own.close()
+    assert not os.path.exists(directory) and not engines.belonging(directory)
+    with open("/proc/mounts", encoding="utf-8") as file:
+        assert directory not in file.read()
+
+
+def test_without_an_engine_the_reason_is_said(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    with pytest.raises(BedError, match="/nowhere/docker.sock"):
+        engines.find()
+
+
+def test_an_error_of_the_engine_says_what_was_asked(ground):
+    with pytest.raises(docker.DockerError, match="GET /containers/nobody/json: No such container") as caught:
+        ground.docker.inspect("nobody")
+    assert caught.value.status == 404

@@ -1,0 +1,3 @@
+# The feedback is an empty file.
+play
+: >/io/feedback.json

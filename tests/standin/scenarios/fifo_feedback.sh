@@ -1,0 +1,3 @@
+# The feedback is a pipe.
+play
+mkfifo /io/feedback.json

@@ -1,0 +1,2 @@
+# Ends well, but has written no feedback.
+play

@@ -1,0 +1,127 @@
+/*
+ * What must be there before a job is claimed: the engine and the database. Each trouble is said once, when it begins or
+ * changes, and once when it is over.
+ */
+#include "worker_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROBE_MIN_MS 250
+#define PROBE_MAX_MS 15000
+
+/* Is this something else than what was said last? Remembers it. */
+static bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message)
+{
+    if (strcmp(said, message) == 0)
+        return false;
+    snprintf(said, QFC_ERROR_MESSAGE_SIZE, "%s", message);
+    return true;
+}
+
+/* --single-shot and --drain are for shells and scripts: they say at once that they cannot begin. */
+static bool cannot_begin(struct qfc_worker *worker, bool was_ready)
+{
+    if (worker->mode == QFC_WORKER_RUN || was_ready)
+        return false;
+    stop_now(worker, QFC_EXIT_UNREACHABLE);
+    return true;
+}
+
+static void on_probe_timer(uv_timer_t *timer)
+{
+    engine_probe(timer->data);
+}
+
+static void probe_later(struct qfc_worker *worker)
+{
+    unsigned shift = worker->probe_failures < 6 ? worker->probe_failures : 6;
+    uint64_t delay = (uint64_t)PROBE_MIN_MS << shift;
+    if (delay > PROBE_MAX_MS)
+        delay = PROBE_MAX_MS;
+    worker->probe_failures++;
+    uv_timer_start(&worker->probe, on_probe_timer, delay / 2 + (uint64_t)random() % (delay / 2 + 1), 0);
+}
+
+static void engine_trouble(struct qfc_worker *worker, const struct qfc_error *why)
+{
+    worker->engine_ready = false;
+    if (is_news(worker->engine_trouble, why->message))
+        qfc_log(QFC_LOG_ERROR, NULL, "%s; no job is claimed until it answers", why->message);
+    if (!cannot_begin(worker, worker->engine_was_ready))
+        probe_later(worker);
+}
+
+static void on_probed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct qfc_worker *worker = userdata;
+    worker->probing = false;
+    if (error) {
+        engine_trouble(worker, error);
+        return;
+    }
+    qfc_log(QFC_LOG_INFO, NULL, "the engine at %s answers%s, API version %s", qfc_engine_host(worker->engine),
+            worker->engine_was_ready ? " again" : "", qfc_buffer_text(reply->data));
+    worker->engine_ready = worker->engine_was_ready = true;
+    worker->probe_failures = 0;
+    worker->engine_trouble[0] = '\0';
+    schedule(worker);
+}
+
+void engine_probe(struct qfc_worker *worker)
+{
+    struct qfc_error error = QFC_NO_ERROR;
+    if (worker->probing || worker->closing)
+        return;
+    uv_timer_stop(&worker->probe);
+    worker->probing = qfc_engine_probe(worker->engine, on_probed, worker, NULL, &error) == 0;
+    if (!worker->probing)
+        engine_trouble(worker, &error);
+}
+
+void engine_lost(struct qfc_worker *worker, const struct qfc_error *why)
+{
+    if (worker->engine_ready)
+        engine_trouble(worker, why);
+}
+
+static void on_strays(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    int count = error ? 0 : PQntuples(results->items[0]);
+    for (int row = 0; row < count; row++) {
+        const struct qfc_log_about about = {.job = qfc_pg_text(results->items[0], row, "id")};
+        qfc_log(QFC_LOG_WARNING, &about, "put back: the answer to its claim was lost with the connection");
+    }
+}
+
+/* After a lost connection: claims whose answer never came are nobody's. */
+static void return_strays(struct qfc_worker *worker)
+{
+    const char **known = calloc(worker->job_count + 1, sizeof *known);
+    if (!known)
+        return;
+    size_t count = 0;
+    for (const struct job *job = worker->jobs; job; job = job->next)
+        known[count++] = job->row.id;
+    qfc_queue_return_strays(worker->queue, known, count, on_strays, worker, NULL);
+    free(known);
+}
+
+void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)
+{
+    struct qfc_worker *worker = userdata;
+    if (!ready) {
+        if (is_news(worker->database_trouble, why->message))
+            qfc_log(QFC_LOG_ERROR, NULL, "%s; trying again until it works", why->message);
+        cannot_begin(worker, worker->database_was_ready);
+        return;
+    }
+    qfc_log(QFC_LOG_INFO, NULL, "connected to the database%s: QFieldCloud %s",
+            worker->database_was_ready ? " again" : "", qfc_queue_release(worker->queue));
+    if (worker->database_was_ready)
+        return_strays(worker);
+    worker->database_was_ready = true;
+    worker->database_trouble[0] = '\0';
+    schedule(worker);
+}

@@ -1,0 +1,346 @@
+/*
+ * A job's life as a table: what each step does, and where each event leads.
+ *
+ * job_moved() alone moves a job from step to step. A step starts one asynchronous operation and returns; the
+ * operation's completion calls job_ended(), which makes an event of it. Nothing nests: the order of things is read from
+ * the table.
+ */
+#include "worker_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum peer { ENGINE, DATABASE };
+
+struct row {
+    const char *name;
+    const char *does;
+    step_start *start;
+    enum peer peer;
+    bool before_start;  /* the container cannot have run yet */
+    unsigned max_tries; /* then EVENT_SPENT; 0: no end */
+    enum step next[EVENT_COUNT];
+};
+
+#define RETRY_MIN_MS 100
+#define RETRY_MAX_MS 15000
+
+/* clang-format off */
+static const struct row table[STEP_COUNT] = {
+    [STEP_READ] = {"read", "fetch the job's rows and plan its run", start_read, DATABASE, true, 0, {
+        [EVENT_DONE] = STEP_CREATE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_END,        [EVENT_TAKEN] = STEP_END,
+        [EVENT_STOP] = STEP_RETURN}},
+    [STEP_CREATE] = {"create", "create the container", start_create, ENGINE, true, 5, {
+        [EVENT_DONE] = STEP_PUT,             [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
+        [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
+        [EVENT_STOP] = STEP_RETURN}},
+    [STEP_PUT] = {"put", "put its files into /io", start_put, ENGINE, true, 5, {
+        [EVENT_DONE] = STEP_PREPARE,         [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
+        [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
+        [EVENT_STOP] = STEP_RETURN}},
+    [STEP_PREPARE] = {"prepare", "write `started`, the container's id and the token", start_prepare, DATABASE, true, 0, {
+        [EVENT_DONE] = STEP_START,           [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REMOVE,     [EVENT_TAKEN] = STEP_REMOVE,
+        [EVENT_STOP] = STEP_RETURN}},
+    [STEP_START] = {"start", "ask for the container's end, and start it", start_start, ENGINE, true, 0, {
+        [EVENT_DONE] = STEP_WAIT,            [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
+        [EVENT_UNKNOWN] = STEP_INSPECT,      [EVENT_AGAIN] = STEP_INSPECT,   [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_WAIT] = {"wait", "wait for the container's end", start_wait, ENGINE, false, 0, {
+        [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_INSPECT,
+        [EVENT_AGAIN] = STEP_INSPECT,        [EVENT_LOST] = STEP_REMOVE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_BY_TYPE}},
+    [STEP_KILL] = {"kill", "kill it: its time is up", start_kill, ENGINE, false, 0, {
+        [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_INSPECT] = {"inspect", "look at the container: the truth about it", start_inspect, ENGINE, false, 0, {
+        [EVENT_DONE] = STEP_LOGS,            [EVENT_RUNNING] = STEP_WAIT,    [EVENT_NOT_STARTED] = STEP_START,
+        [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
+        [EVENT_STOP] = STEP_END}},
+    [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, 5, {
+        [EVENT_DONE] = STEP_FEEDBACK,        [EVENT_MAY_HAVE_RUN] = STEP_FEEDBACK, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FEEDBACK,  [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_FEEDBACK] = {"feedback", "fetch feedback.json", start_feedback, ENGINE, false, 5, {
+        [EVENT_DONE] = STEP_FINISH,          [EVENT_MAY_HAVE_RUN] = STEP_FINISH, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_FINISH] = {"finish", "write the outcome, all of it in one transaction", start_finish, DATABASE, false, 0, {
+        [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REMOVE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_SPENT] = STEP_REMOVE,         [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_REMOVE] = {"remove", "remove the container", start_remove, ENGINE, false, 5, {
+        [EVENT_DONE] = STEP_END,             [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_END,       [EVENT_STOP] = STEP_END}},
+    [STEP_DISCARD] = {"discard", "remove the container before the job goes back", start_discard, ENGINE, false, 5, {
+        [EVENT_DONE] = STEP_PUT_BACK,        [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_PUT_BACK,  [EVENT_STOP] = STEP_PUT_BACK}},
+    [STEP_PUT_BACK] = {"put back", "write `pending` and when to try again", start_put_back, DATABASE, false, 0, {
+        [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_END,        [EVENT_TAKEN] = STEP_END,
+        [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_END] = {"end", "forget the job", NULL, DATABASE, false, 0, {0}},
+};
+/* clang-format on */
+
+static const char *const event_names[EVENT_COUNT] = {
+    [EVENT_DONE] = "done",           [EVENT_FAULT] = "fault",
+    [EVENT_NEVER_RAN] = "never ran", [EVENT_MAY_HAVE_RUN] = "may have run",
+    [EVENT_UNKNOWN] = "unknown",     [EVENT_AGAIN] = "again",
+    [EVENT_RUNNING] = "running",     [EVENT_NOT_STARTED] = "not started",
+    [EVENT_LOST] = "lost",           [EVENT_TAKEN] = "taken",
+    [EVENT_DEADLINE] = "deadline",   [EVENT_STOP] = "stop",
+    [EVENT_SPENT] = "spent",
+};
+
+/* What an operation's end means, by who was asked and whether the container can have run. */
+static enum event event_of(const struct job *job, const struct qfc_error *error)
+{
+    const struct row *row = &table[job->step];
+    switch (error->kind) {
+    case QFC_ERROR_NONE:
+        return EVENT_DONE;
+    case QFC_ERROR_LOST:
+        return EVENT_LOST;
+    case QFC_ERROR_TAKEN:
+        return EVENT_TAKEN;
+    case QFC_ERROR_UNKNOWN:
+        return EVENT_UNKNOWN;
+    case QFC_ERROR_AGAIN:
+    case QFC_ERROR_MEMORY:
+        return EVENT_AGAIN;
+    case QFC_ERROR_UNREACHABLE:
+        return row->before_start && row->peer == ENGINE ? EVENT_NEVER_RAN : EVENT_AGAIN;
+    case QFC_ERROR_REFUSED:
+    case QFC_ERROR_INVALID:
+    case QFC_ERROR_USAGE:
+    case QFC_ERROR_BUG:
+        break;
+    }
+    if (row->peer == DATABASE)
+        return EVENT_FAULT;
+    return row->before_start ? EVENT_NEVER_RAN : EVENT_MAY_HAVE_RUN;
+}
+
+static void free_job(uv_handle_t *timer)
+{
+    struct job *job = timer->data;
+    for (size_t i = 0; i < job->row_count; i++)
+        PQclear(job->rows[i]);
+    free(job->rows);
+    qfc_buffer_free(&job->plan.owned);
+    qfc_buffer_wipe(&job->body);
+    qfc_buffer_free(&job->tar);
+    qfc_excerpt_free(&job->log);
+    qfc_feedback_free(&job->feedback);
+    qfc_outcome_free(&job->outcome);
+    qfc_buffer_free(&job->output);
+    explicit_bzero(job->token, sizeof job->token);
+    free(job);
+}
+
+void job_drop(struct job *job)
+{
+    struct qfc_worker *worker = job->worker;
+    for (struct job **at = &worker->jobs; *at; at = &(*at)->next) {
+        if (*at == job) {
+            *at = job->next;
+            break;
+        }
+    }
+    worker->job_count--;
+    cancel_wait(job);
+    uv_close((uv_handle_t *)&job->timer, free_job);
+}
+
+/* Keeps why a job will go back or fail, at the first event that says so. */
+static void remember(struct job *job, enum event event, const struct qfc_error *error)
+{
+    bool decides = event == EVENT_FAULT || event == EVENT_NEVER_RAN || event == EVENT_STOP || event == EVENT_SPENT ||
+                   (event == EVENT_MAY_HAVE_RUN && job->step == STEP_INSPECT);
+    if (!decides || job->failed)
+        return;
+    /* From the container's end on only the database can spoil things: what was collected counts. */
+    bool collected = job->step == STEP_LOGS || job->step == STEP_FEEDBACK;
+    if (collected || job->step == STEP_REMOVE)
+        return;
+    job->failed = true;
+    job->never_ran = job->step != STEP_FINISH;
+    job->counts = event != EVENT_STOP && !(error && error->kind == QFC_ERROR_UNREACHABLE);
+    if (error)
+        job->failure = *error;
+    else if (event == EVENT_STOP)
+        qfc_fail(&job->failure, QFC_ERROR_AGAIN, 0, "the worker was told to leave");
+}
+
+/* A job may go back as long as its attempts last. */
+static enum step return_or_finish(const struct job *job)
+{
+    unsigned faults = job->row.faults + (job->counts ? 1 : 0);
+    return faults < (unsigned)job->worker->settings->retry_max_attempts ? STEP_DISCARD : STEP_FINISH;
+}
+
+static enum step resolve(const struct job *job, enum event event, enum step step)
+{
+    if (step == STEP_BY_TYPE)
+        step = job->processor && job->processor->safe_to_rerun ? STEP_RETURN : STEP_FINISH;
+    if (step == STEP_RETURN)
+        step = return_or_finish(job);
+    return step == STEP_SAME ? job->step : step;
+}
+
+/* The next event of a job whose step has been tried too often, or that is to stop. */
+static enum event consider(struct job *job, enum event event)
+{
+    const struct row *row = &table[job->step];
+    if (event == EVENT_DONE || event == EVENT_RUNNING)
+        job->tries = 0;
+    else if (event == EVENT_UNKNOWN || event == EVENT_AGAIN || row->next[event] == STEP_SAME)
+        job->tries++;
+    if (row->max_tries > 0 && job->tries >= row->max_tries)
+        return EVENT_SPENT;
+    if (job->step == STEP_FINISH && event == EVENT_FAULT && ++job->refusals > 3)
+        return EVENT_SPENT;
+    bool goes_on = event == EVENT_DONE || event == EVENT_UNKNOWN || event == EVENT_AGAIN;
+    if (job->stopping && goes_on && row->next[EVENT_STOP] != STEP_IGNORE && row->next[EVENT_STOP] != STEP_END)
+        return EVENT_STOP;
+    return event;
+}
+
+static uint64_t retry_delay_ms(unsigned tries)
+{
+    uint64_t delay = tries > 8 ? RETRY_MAX_MS : (uint64_t)RETRY_MIN_MS << (tries - 1);
+    if (delay > RETRY_MAX_MS)
+        delay = RETRY_MAX_MS;
+    return delay / 2 + (uint64_t)random() % (delay / 2 + 1);
+}
+
+static void begin_step(struct job *job)
+{
+    struct qfc_error error = QFC_NO_ERROR;
+    int r = table[job->step].start(job, &error);
+    if (r != 0)
+        job_ended(job, r < 0 ? &error : NULL);
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct job *job = timer->data;
+    job->waiting = false;
+    begin_step(job);
+}
+
+static void enter(struct job *job, enum step step)
+{
+    job->step = step;
+    uv_timer_stop(&job->timer);
+    job->waiting = false;
+    if (step == STEP_END) {
+        struct qfc_worker *worker = job->worker;
+        job_drop(job);
+        scheduler_job_ended(worker);
+    } else if (step == STEP_WAIT && job->stopping) {
+        job_happened(job, EVENT_STOP, NULL);
+    } else if (job->tries > 0) {
+        job->waiting = true;
+        uv_timer_start(&job->timer, on_retry, retry_delay_ms(job->tries), 0);
+    } else {
+        begin_step(job);
+    }
+}
+
+/* Says what an operator should know of; the rest is for the debug log. */
+static void say_move(const struct job *job, enum event event, enum step to, const struct qfc_error *error)
+{
+    bool noteworthy = error && event != EVENT_DONE && to != STEP_FINISH && (job->tries <= 1 || event == EVENT_SPENT);
+    qfc_log(noteworthy ? QFC_LOG_WARNING : QFC_LOG_DEBUG, &job->about, "%s: %s, so: %s%s%s", table[job->step].name,
+            event_names[event], table[to].name, error ? ": " : "", error ? error->message : "");
+}
+
+void job_moved(struct job *job, enum event event, const struct qfc_error *error)
+{
+    if (error && error->kind == QFC_ERROR_UNREACHABLE)
+        engine_lost(job->worker, error);
+    event = consider(job, event);
+    remember(job, event, error);
+    enum step next = table[job->step].next[event];
+    if (next == STEP_IGNORE)
+        return;
+    if (next == STEP_NONE) {
+        qfc_log(QFC_LOG_ERROR, &job->about, "%s: no way on from \"%s\"%s%s", table[job->step].name, event_names[event],
+                error ? ": " : "", error ? error->message : "");
+        next = STEP_END;
+    }
+    enum step to = resolve(job, event, next);
+    say_move(job, event, to, error);
+    if (event == EVENT_SPENT)
+        job->tries = 0;
+    enter(job, to);
+}
+
+void job_ended(struct job *job, const struct qfc_error *error)
+{
+    job_moved(job, error ? event_of(job, error) : EVENT_DONE, error);
+}
+
+void job_happened(struct job *job, enum event event, const struct qfc_error *error)
+{
+    if (event == EVENT_STOP)
+        job->stopping = true;
+    bool between = job->step == STEP_WAIT || job->waiting;
+    enum step next = table[job->step].next[event];
+    if (!between || next == STEP_NONE || next == STEP_IGNORE)
+        return;
+    cancel_wait(job);
+    job->tries = 0;
+    job_moved(job, event, error);
+}
+
+int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error)
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (!job)
+        return qfc_fail_memory(error);
+    job->worker = worker;
+    job->row = *row;
+    job->about = (struct qfc_log_about){.job = job->row.id, .project = job->row.project_id};
+    job->processor = qfc_processor_of(job->row.type);
+    job->claimed_at_ms = uv_now(&worker->loop);
+    uv_timer_init(&worker->loop, &job->timer);
+    job->timer.data = job;
+    job->next = worker->jobs;
+    worker->jobs = job;
+    worker->job_count++;
+    enter(job, STEP_READ);
+    return 0;
+}
+
+static const char *cell(enum step step)
+{
+    switch (step) {
+    case STEP_NONE:
+        return "";
+    case STEP_SAME:
+        return "again, later";
+    case STEP_RETURN:
+        return "discard, or finish (failed) when the attempts are spent";
+    case STEP_BY_TYPE:
+        return "as \"never ran\" where the job type is safe to run again, else finish (failed)";
+    case STEP_IGNORE:
+        return "no matter";
+    default:
+        return table[step].name;
+    }
+}
+
+void qfc_lifecycle_print(FILE *out)
+{
+    for (enum step step = STEP_READ; step < STEP_END; step++) {
+        fprintf(out, "**%s**: %s", table[step].name, table[step].does);
+        if (table[step].max_tries > 0)
+            fprintf(out, " (at most %u times)", table[step].max_tries);
+        fprintf(out, "\n\n| event | leads to |\n|---|---|\n");
+        for (enum event event = 0; event < EVENT_COUNT; event++)
+            if (table[step].next[event] != STEP_NONE)
+                fprintf(out, "| %s | %s |\n", event_names[event], cell(table[step].next[event]));
+        fprintf(out, "\n");
+    }
+}

@@ -1,0 +1,284 @@
+/*
+ * The steps from the container's end on, and those that undo a beginning: each starts one operation.
+ */
+#include "worker_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FEEDBACK_PATH "/io/feedback.json"
+
+/* Of a longer log the head and the tail are kept. Cleaning can make three bytes of one. */
+#define LOG_MAX_BYTES    (64u * 1024 * 1024)
+#define OUTPUT_MAX_BYTES (3 * LOG_MAX_BYTES + 4096)
+
+#define LOG_LOST "[QFC/Worker/1001] Failed to read logs."
+
+/* A process group that its engine took along: killed, or the host went down under it. */
+#define EXIT_KILLED    137
+#define EXIT_HOST_DOWN 255
+
+static bool ended_with_engine(const struct job *job)
+{
+    return job->wait_broken && !job->past_deadline && !job->state.oom_killed &&
+           (job->state.exit_code == EXIT_KILLED || job->state.exit_code == EXIT_HOST_DOWN);
+}
+
+static void on_inspected(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    struct qfc_error lost = QFC_NO_ERROR;
+    if (error) {
+        job->failure_type = error->kind == QFC_ERROR_REFUSED ? "ENGINE_LOST" : NULL;
+        job_ended(job, error);
+        return;
+    }
+    job->state = reply->state;
+    if (job->state.status == QFC_CONTAINER_RUNNING) {
+        job_moved(job, EVENT_RUNNING, NULL);
+    } else if (job->state.status == QFC_CONTAINER_CREATED) {
+        job_moved(job, EVENT_NOT_STARTED, NULL);
+    } else if (ended_with_engine(job)) {
+        job->failure_type = "ENGINE_LOST";
+        qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "the engine went away and ended container %.12s with it (exit code %lld)",
+                 job->container, (long long)job->state.exit_code);
+        job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
+    } else {
+        job_ended(job, NULL);
+    }
+}
+
+int start_inspect(struct job *job, struct qfc_error *error)
+{
+    return qfc_engine_inspect(job->worker->engine, job->container, on_inspected, job, NULL, error);
+}
+
+static int on_log(void *userdata, const char *data, size_t size)
+{
+    struct job *job = userdata;
+    return qfc_excerpt_add(&job->log, data, size) < 0 ? -1 : 0;
+}
+
+static void on_logged(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    job->log_lost = error != NULL;
+    job_ended(job, error);
+}
+
+int start_logs(struct job *job, struct qfc_error *error)
+{
+    if (job->exited_at_ms == 0)
+        job->exited_at_ms = uv_now(&job->worker->loop);
+    qfc_excerpt_free(&job->log);
+    job->log = qfc_excerpt(LOG_MAX_BYTES);
+    return qfc_engine_logs(job->worker->engine, job->container, on_log, on_logged, job, NULL, error);
+}
+
+static void say_cleaned(const struct job *job)
+{
+    const struct qfc_feedback *feedback = &job->feedback;
+    if (feedback->replaced_numbers > 0 || feedback->replaced_characters > 0)
+        qfc_log(QFC_LOG_WARNING, &job->about,
+                "feedback.json was cleaned for the database: %zu numbers that are none (NaN, Infinity) are null now, "
+                "%zu characters that it refuses are U+FFFD",
+                feedback->replaced_numbers, feedback->replaced_characters);
+}
+
+static void on_feedback(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    struct qfc_error failure = QFC_NO_ERROR;
+    job->feedback_failure = error ? *error : failure;
+    if (error && (error->kind == QFC_ERROR_REFUSED || error->kind == QFC_ERROR_INVALID)) {
+        /* The container has not left one, or none that can be read: its end is judged without. */
+        qfc_context(&job->feedback_failure, "read the job's feedback");
+        job_ended(job, NULL);
+        return;
+    }
+    if (!error && qfc_feedback_read(qfc_buffer_text(reply->data), reply->data->size, &job->feedback, &failure) < 0) {
+        job->feedback_failure = failure;
+        qfc_context(&job->feedback_failure, "read the job's feedback: feedback.json");
+        job_ended(job, failure.kind == QFC_ERROR_INVALID ? NULL : &failure);
+        return;
+    }
+    job->has_feedback = !error;
+    say_cleaned(job);
+    job_ended(job, error);
+}
+
+int start_feedback(struct job *job, struct qfc_error *error)
+{
+    if (job->past_deadline)
+        return 1;
+    return qfc_engine_get_file(job->worker->engine, job->container, FEEDBACK_PATH, QFC_FEEDBACK_MAX_BYTES, on_feedback,
+                               job, NULL, error);
+}
+
+static int decide(struct job *job, struct qfc_error *error)
+{
+    const struct qfc_run run = {
+        .end = job->never_ran       ? QFC_END_NO_RUN
+               : job->past_deadline ? QFC_END_DEADLINE
+                                    : QFC_END_EXITED,
+        .exit_code = job->state.exit_code,
+        .oom_killed = job->state.oom_killed,
+        .timeout_s = job->timeout_s,
+        .feedback = job->has_feedback ? &job->feedback : NULL,
+        .feedback_failure = &job->feedback_failure,
+        .failure = job->failed ? &job->failure : NULL,
+        .failure_type = job->failure_type,
+    };
+    qfc_outcome_free(&job->outcome);
+    return qfc_outcome_decide(&run, &job->outcome, error);
+}
+
+static int make_output(struct job *job, struct qfc_error *error)
+{
+    qfc_buffer_free(&job->output);
+    job->output = qfc_buffer(OUTPUT_MAX_BYTES);
+    bool none = job->never_ran;
+    int r = none            ? 0
+            : job->log_lost ? qfc_buffer_append_text(&job->output, LOG_LOST)
+                            : qfc_excerpt_text(&job->log, &job->output);
+    const char *end = job->outcome.output_end;
+    if (r == 0)
+        r = qfc_text_clean(&job->output, end, strlen(end), NULL);
+    return r < 0 ? qfc_fail_memory(error) : 0;
+}
+
+/* The processor's statements for this outcome, and the end of the token. */
+static int make_writes(const struct job *job, struct qfc_statements *writes, struct qfc_error *error)
+{
+    if (job->processor && job->row_count > 0) {
+        const struct qfc_job_rows rows = job_rows(job);
+        int (*hook)(const struct qfc_job_rows *, struct qfc_statements *, struct qfc_error *) =
+            job->outcome.finished ? job->processor->succeed : job->processor->fail;
+        if (hook && hook(&rows, writes, error) < 0)
+            return -1;
+    }
+    return *job->token ? qfc_token_delete(writes, job->token, error) : 0;
+}
+
+static void say_finished(const struct job *job)
+{
+    double run_s = job->started_at_ms && job->exited_at_ms >= job->started_at_ms
+                       ? (double)(job->exited_at_ms - job->started_at_ms) / 1000
+                       : 0;
+    if (job->outcome.finished)
+        qfc_log(QFC_LOG_INFO, &job->about, "finished %s after %.1f s", job->row.type, run_s);
+    else
+        qfc_log(QFC_LOG_WARNING, &job->about, "failed %s after %.1f s: %s", job->row.type, run_s, job->outcome.reason);
+}
+
+static void on_finished(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct job *job = userdata;
+    if (!error)
+        say_finished(job);
+    else if (error->kind != QFC_ERROR_UNKNOWN && error->kind != QFC_ERROR_AGAIN)
+        qfc_log(error->kind == QFC_ERROR_LOST ? QFC_LOG_WARNING : QFC_LOG_ERROR, &job->about,
+                "the outcome could not be written: %s", error->message);
+    struct qfc_error told = error ? *error : (struct qfc_error)QFC_NO_ERROR;
+    if (error)
+        qfc_context(&told, "write the job's outcome");
+    job_ended(job, error ? &told : NULL);
+}
+
+/*
+ * What the database refuses is left out, a little more with each refusal: first the success, then the feedback, then
+ * the output. So a job ends, with the database's reason, whatever its container wrote.
+ */
+static struct qfc_ending make_ending(const struct job *job, const char *exited_ago_ms)
+{
+    return (struct qfc_ending){
+        .container = job->container,
+        .finished = job->outcome.finished,
+        .output = job->refusals > 2 ? job->outcome.output_end : qfc_buffer_text(&job->output),
+        .feedback = job->refusals > 1 ? NULL : job->outcome.feedback,
+        .feedback_extra = job->outcome.extra,
+        .exited_ago_ms = job->started_at_ms && job->exited_at_ms ? exited_ago_ms : NULL,
+    };
+}
+
+int start_finish(struct job *job, struct qfc_error *error)
+{
+    struct qfc_statements writes = {0};
+    if (decide(job, error) < 0 || make_output(job, error) < 0)
+        return -1;
+    if (make_writes(job, &writes, error) < 0) {
+        qfc_statements_free(&writes);
+        return -1;
+    }
+    char exited_ago_ms[24];
+    snprintf(exited_ago_ms, sizeof exited_ago_ms, "%llu",
+             (unsigned long long)(uv_now(&job->worker->loop) - job->exited_at_ms));
+    const struct qfc_ending ending = make_ending(job, exited_ago_ms);
+    return qfc_queue_finish(job->worker->queue, &job->row, &ending, &writes, on_finished, job, error);
+}
+
+static void on_removed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    if (!error)
+        job->create_sent = false;
+    job_ended(job, error);
+}
+
+/* By its name where its id never came: a create whose answer was lost may have made it. */
+int start_remove(struct job *job, struct qfc_error *error)
+{
+    if (!job->create_sent)
+        return 1;
+    return qfc_engine_remove(job->worker->engine, *job->container ? job->container : job->name, on_removed, job, NULL,
+                             error);
+}
+
+int start_discard(struct job *job, struct qfc_error *error)
+{
+    cancel_wait(job);
+    return start_remove(job, error);
+}
+
+static void on_put_back(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct job *job = userdata;
+    if (!error)
+        qfc_log(QFC_LOG_WARNING, &job->about, "put back %s after attempt %u: %s", job->row.type, job->row.attempt,
+                job->failure.message);
+    job_ended(job, error);
+}
+
+/* Doubles with each fault, and is spread, so that jobs that failed together do not come back together. */
+static double return_delay_s(const struct job *job, unsigned faults)
+{
+    if (!job->counts)
+        return 0;
+    double delay = (double)job->worker->settings->retry_base_delay_s;
+    for (unsigned i = 1; i < faults && delay < 3600; i++)
+        delay *= 2;
+    return delay * (0.75 + 0.5 * (double)random() / (double)RAND_MAX);
+}
+
+int start_put_back(struct job *job, struct qfc_error *error)
+{
+    struct qfc_statements writes = {0};
+    int r = *job->token ? qfc_token_delete(&writes, job->token, error) : 0;
+    if (r == 0 && job->processor && job->processor->put_back && job->row_count > 0) {
+        const struct qfc_job_rows rows = job_rows(job);
+        r = job->processor->put_back(&rows, &writes, error);
+    }
+    if (r < 0) {
+        qfc_statements_free(&writes);
+        return -1;
+    }
+    unsigned faults = job->row.faults + (job->counts ? 1 : 0);
+    const struct qfc_return how = {
+        .container = job->container,
+        .faults = faults,
+        .delay_s = return_delay_s(job, faults),
+        .reason = job->failure.message,
+    };
+    return qfc_queue_put_back(job->worker->queue, &job->row, &how, &writes, on_put_back, job, error);
+}

@@ -1,0 +1,200 @@
+/*
+ * The steps up to the container's start: each starts one operation.
+ */
+#include "worker_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The directory of the container that the job's files go into, and its feedback comes from. */
+#define IO_DIRECTORY "/io"
+
+#define TAR_MAX_BYTES (256u * 1024 * 1024)
+
+/* The token outlives the container's time limit a little. */
+#define TOKEN_SPARE_S 60
+
+/* Results of `read`: the fence, the job's rows, the limits, then the processor's own. */
+enum { ROWS_FENCE, ROWS_PROJECT, ROWS_LIMITS, ROWS_PROCESSOR };
+
+struct qfc_job_rows job_rows(const struct job *job)
+{
+    return (struct qfc_job_rows){
+        .job = &job->row,
+        .project = job->rows[ROWS_PROJECT],
+        .results = (const PGresult *const *)job->rows + ROWS_PROCESSOR,
+        .count = job->row_count - ROWS_PROCESSOR,
+    };
+}
+
+/* Takes the results out of the batch: they live as long as the job. */
+static int keep_rows(struct job *job, const struct qfc_pg_results *results, struct qfc_error *error)
+{
+    job->rows = calloc(results->count, sizeof *job->rows);
+    if (!job->rows)
+        return qfc_fail_memory(error);
+    for (size_t i = 0; i < results->count; i++) {
+        job->rows[i] = results->items[i];
+        results->items[i] = NULL;
+    }
+    job->row_count = results->count;
+    return 0;
+}
+
+static int plan(struct job *job, struct qfc_error *error)
+{
+    job->limits = qfc_limits_read(job->rows[ROWS_LIMITS]);
+    if (job->limits.bad)
+        qfc_log(QFC_LOG_WARNING, &job->about, "the value of %s cannot be used: its default stands", job->limits.bad);
+    long timeout_s = job->worker->settings->timeout_s;
+    job->timeout_s = timeout_s > 0 ? (unsigned)timeout_s : job->limits.timeout_s;
+    if (!job->processor)
+        return qfc_fail(error, QFC_ERROR_INVALID, 0, "nobody knows jobs of type \"%s\"", job->row.type);
+    const struct qfc_job_rows rows = job_rows(job);
+    if (choose_image(job, error) < 0 || job->processor->plan(&rows, &job->plan, error) < 0)
+        return -1;
+    return *job->token ? 0 : qfc_token_make(job->token, error);
+}
+
+static void on_read(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct job *job = userdata;
+    struct qfc_error failure = QFC_NO_ERROR;
+    if (error)
+        job_ended(job, error);
+    else if (keep_rows(job, results, &failure) < 0 || plan(job, &failure) < 0)
+        job_ended(job, &failure);
+    else
+        job_ended(job, NULL);
+}
+
+int start_read(struct job *job, struct qfc_error *error)
+{
+    const char *reads[8] = {qfc_limits_sql};
+    size_t count = 1;
+    const char *const *more = job->processor ? job->processor->reads : NULL;
+    for (; more && *more; more++) {
+        if (count + 1 >= sizeof reads / sizeof *reads)
+            return qfc_fail(error, QFC_ERROR_BUG, 0, "job type %s reads too much", job->row.type);
+        reads[count++] = *more;
+    }
+    return qfc_queue_read(job->worker->queue, &job->row, reads, on_read, job, error);
+}
+
+static void on_created(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    if (!error)
+        memcpy(job->container, reply->id, sizeof job->container);
+    job_ended(job, error);
+}
+
+int start_create(struct job *job, struct qfc_error *error)
+{
+    if (job->body.size == 0 && describe_container(job, error) < 0)
+        return -1;
+    job->create_sent = true;
+    return qfc_engine_create(job->worker->engine, job->name, job->body.data, job->body.size, on_created, job, NULL,
+                             error);
+}
+
+/* For engine calls whose reply holds nothing that is needed. */
+static void on_engine_done(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    job_ended(userdata, error);
+}
+
+int start_put(struct job *job, struct qfc_error *error)
+{
+    qfc_buffer_wipe(&job->body);
+    if (job->plan.file_count == 0)
+        return 1;
+    job->tar.maximum = TAR_MAX_BYTES;
+    if (job->tar.size == 0 && qfc_tar_write(job->plan.files, job->plan.file_count, &job->tar, error) < 0)
+        return -1;
+    return qfc_engine_put_archive(job->worker->engine, job->container, IO_DIRECTORY, job->tar.data, job->tar.size,
+                                  on_engine_done, job, NULL, error);
+}
+
+static void on_prepared(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    job_ended(userdata, error);
+}
+
+int start_prepare(struct job *job, struct qfc_error *error)
+{
+    qfc_buffer_free(&job->tar);
+    const struct qfc_job_rows rows = job_rows(job);
+    struct qfc_statements writes = {0};
+    if (qfc_token_insert(&writes, &job->row, job->token, job->timeout_s + TOKEN_SPARE_S, error) < 0 ||
+        (job->processor->before && job->processor->before(&rows, &writes, error) < 0)) {
+        qfc_statements_free(&writes);
+        return -1;
+    }
+    return qfc_queue_prepare(job->worker->queue, &job->row, job->container, &writes, on_prepared, job, error);
+}
+
+static void on_exited(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    job->wait = NULL;
+    job->wait_broken = error != NULL;
+    job->exited_at_ms = uv_now(&job->worker->loop);
+    job_ended(job, error);
+}
+
+static void on_started(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    if (error) {
+        job->wait = NULL;
+    } else {
+        job->started_at_ms = uv_now(&job->worker->loop);
+        qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s", job->container);
+    }
+    job_ended(job, error);
+}
+
+int start_start(struct job *job, struct qfc_error *error)
+{
+    return qfc_engine_run(job->worker->engine, job->container, on_started, on_exited, job, &job->wait, error);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+    struct job *job = timer->data;
+    if (!job->past_deadline)
+        qfc_log(QFC_LOG_WARNING, &job->about, "killing container %.12s: its %u seconds are over", job->container,
+                job->timeout_s);
+    job->past_deadline = true;
+    job_happened(job, EVENT_DEADLINE, NULL);
+}
+
+/* A killed container that still runs is killed again. */
+#define KILL_AGAIN_MS 5000
+
+int start_wait(struct job *job, struct qfc_error *error)
+{
+    uint64_t now = uv_now(&job->worker->loop);
+    if (job->started_at_ms == 0)
+        job->started_at_ms = now;
+    uint64_t deadline = job->started_at_ms + (uint64_t)job->timeout_s * 1000;
+    if (job->past_deadline)
+        deadline = now + KILL_AGAIN_MS;
+    uv_timer_start(&job->timer, on_deadline, deadline > now ? deadline - now : 0, 0);
+    if (job->wait)
+        return 0;
+    return qfc_engine_wait(job->worker->engine, job->container, on_exited, job, &job->wait, error);
+}
+
+int start_kill(struct job *job, struct qfc_error *error)
+{
+    return qfc_engine_kill(job->worker->engine, job->container, on_engine_done, job, NULL, error);
+}
+
+void cancel_wait(struct job *job)
+{
+    if (job->wait)
+        qfc_engine_cancel(job->wait);
+    job->wait = NULL;
+}

@@ -1,0 +1,187 @@
+/*
+ * The daemon's own life: its loop, its parts, its signals, its end.
+ */
+#include "worker_private.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long after the second signal what can still be written is waited for. */
+#define GIVE_UP_MS 8000
+
+#define LOCK_TIMEOUT_MS 10000
+
+static const int signal_numbers[] = {SIGTERM, SIGINT, SIGQUIT};
+
+static void on_notice(void *userdata, const char *severity, const char *message)
+{
+    qfc_log(QFC_LOG_DEBUG, NULL, "the database says: %s: %s", severity, message);
+}
+
+static void close_handle(uv_handle_t *handle)
+{
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+/* Frees all parts. The loop ends when their handles are closed. */
+static void shut_down(struct qfc_worker *worker)
+{
+    if (worker->closing)
+        return;
+    worker->closing = true;
+    while (worker->jobs)
+        job_drop(worker->jobs);
+    if (worker->queue)
+        qfc_queue_free(worker->queue);
+    if (worker->engine)
+        qfc_engine_free(worker->engine);
+    if (worker->http)
+        qfc_http_free(worker->http);
+    close_handle((uv_handle_t *)&worker->poll);
+    close_handle((uv_handle_t *)&worker->watch);
+    close_handle((uv_handle_t *)&worker->probe);
+    close_handle((uv_handle_t *)&worker->give_up);
+    for (size_t i = 0; i < sizeof signal_numbers / sizeof *signal_numbers; i++)
+        close_handle((uv_handle_t *)&worker->signals[i]);
+}
+
+/* Not from within a part's callback: the part would be freed under its own feet. */
+static void on_end(uv_timer_t *timer)
+{
+    shut_down(timer->data);
+}
+
+void stop_now(struct qfc_worker *worker, enum qfc_exit exit_code)
+{
+    worker->stopping = true;
+    worker->exit_code = exit_code;
+    if (!worker->closing)
+        uv_timer_start(&worker->give_up, on_end, 0, 0);
+}
+
+void stop_when_idle(struct qfc_worker *worker)
+{
+    bool claiming = worker->claiming && qfc_queue_ready(worker->queue);
+    if (worker->stopping && worker->job_count == 0 && !claiming)
+        stop_now(worker, worker->exit_code);
+}
+
+static void on_give_up(uv_timer_t *timer)
+{
+    struct qfc_worker *worker = timer->data;
+    for (const struct job *job = worker->jobs; job; job = job->next)
+        qfc_log(QFC_LOG_ERROR, &job->about, "left behind%s%s", *job->container ? ", with container " : "",
+                job->container);
+    worker->exit_code = QFC_EXIT_FAULT;
+    shut_down(worker);
+}
+
+static void leave(struct qfc_worker *worker)
+{
+    qfc_log(QFC_LOG_WARNING, NULL, "leaving now: %u running jobs are put back, or fail where that could do harm",
+            worker->job_count);
+    uv_timer_start(&worker->give_up, on_give_up, GIVE_UP_MS, 0);
+    struct job *next;
+    for (struct job *job = worker->jobs; job; job = next) {
+        next = job->next;
+        job_happened(job, EVENT_STOP, NULL);
+    }
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct qfc_worker *worker = handle->data;
+    bool at_once = number == SIGQUIT || worker->signal_count > 0;
+    worker->signal_count++;
+    worker->stopping = true;
+    if (worker->job_count > 0 && at_once)
+        leave(worker);
+    else if (worker->job_count > 0)
+        qfc_log(QFC_LOG_INFO, NULL,
+                "stopping: no more jobs are claimed; waiting for %u to end (once more to leave now)",
+                worker->job_count);
+    stop_when_idle(worker);
+}
+
+static void init_handles(struct qfc_worker *worker)
+{
+    uv_timer_t *timers[] = {&worker->poll, &worker->watch, &worker->probe, &worker->give_up};
+    for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
+        uv_timer_init(&worker->loop, timers[i]);
+        timers[i]->data = worker;
+    }
+    for (size_t i = 0; i < sizeof signal_numbers / sizeof *signal_numbers; i++) {
+        uv_signal_init(&worker->loop, &worker->signals[i]);
+        worker->signals[i].data = worker;
+        uv_signal_start(&worker->signals[i], on_signal, signal_numbers[i]);
+    }
+}
+
+static int open_engine(struct qfc_worker *worker, struct qfc_error *error)
+{
+    const struct qfc_settings *settings = worker->settings;
+    const struct qfc_engine_options options = {
+        .host = settings->docker_host,
+        .tls_verify = settings->docker_tls_verify,
+        .cert_path = *settings->docker_cert_path ? settings->docker_cert_path : NULL,
+    };
+    worker->http = qfc_http_new(&worker->loop, error);
+    if (!worker->http)
+        return -1;
+    worker->engine = qfc_engine_new(&worker->loop, worker->http, &options, error);
+    return worker->engine ? 0 : -1;
+}
+
+static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
+{
+    char *conninfo = qfc_settings_conninfo(worker->settings);
+    if (!conninfo)
+        return qfc_fail_memory(error);
+    char host[64] = "";
+    gethostname(host, sizeof host - 1);
+    const char *types[16] = {NULL};
+    for (size_t i = 0; qfc_processors[i] && i + 1 < sizeof types / sizeof *types; i++)
+        types[i] = qfc_processors[i]->type;
+    const struct qfc_queue_options options = {
+        .conninfo = conninfo,
+        .host = host,
+        .types = types,
+        .lock_timeout_ms = LOCK_TIMEOUT_MS,
+        .on_state = database_state,
+        .on_notice = on_notice,
+        .userdata = worker,
+    };
+    worker->queue = qfc_queue_new(&worker->loop, &options, error);
+    explicit_bzero(conninfo, strlen(conninfo));
+    free(conninfo);
+    return worker->queue ? 0 : -1;
+}
+
+enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode)
+{
+    struct qfc_worker worker = {.settings = settings, .mode = mode};
+    struct qfc_error error = QFC_NO_ERROR;
+    signal(SIGPIPE, SIG_IGN);
+    srandom((unsigned)(time(NULL) ^ (getpid() << 8)));
+    if (uv_loop_init(&worker.loop) < 0) {
+        qfc_log(QFC_LOG_ERROR, NULL, "the event loop could not be made");
+        return QFC_EXIT_FAULT;
+    }
+    init_handles(&worker);
+    if (open_engine(&worker, &error) < 0 || open_queue(&worker, &error) < 0) {
+        qfc_log(QFC_LOG_ERROR, NULL, "%s", error.message);
+        stop_now(&worker, error.kind == QFC_ERROR_USAGE ? QFC_EXIT_USAGE : QFC_EXIT_FAULT);
+    } else {
+        qfc_log(QFC_LOG_INFO, NULL, "qfc-worker %s, %ld jobs at a time, as %s", QFC_VERSION, settings->concurrency,
+                qfc_queue_marker(worker.queue));
+        engine_probe(&worker);
+        scheduler_watch(&worker);
+    }
+    uv_run(&worker.loop, UV_RUN_DEFAULT);
+    uv_loop_close(&worker.loop);
+    return worker.exit_code;
+}

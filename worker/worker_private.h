@@ -1,0 +1,200 @@
+/* What the files of this room share: the worker, and a job that it runs. */
+#pragma once
+
+#include "qfc/engine.h"
+#include "qfc/http.h"
+#include "qfc/limits.h"
+#include "qfc/log.h"
+#include "qfc/outcome.h"
+#include "qfc/processor.h"
+#include "qfc/queue.h"
+#include "qfc/settings.h"
+#include "qfc/text.h"
+#include "qfc/token.h"
+#include "qfc/worker.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+/* A place in a job's life: see lifecycle.c. */
+enum step {
+    STEP_NONE = 0, /* in the table: cannot happen */
+    STEP_READ,
+    STEP_CREATE,
+    STEP_PUT,
+    STEP_PREPARE,
+    STEP_START,
+    STEP_WAIT,
+    STEP_KILL,
+    STEP_INSPECT,
+    STEP_LOGS,
+    STEP_FEEDBACK,
+    STEP_FINISH,
+    STEP_REMOVE,
+    STEP_DISCARD,
+    STEP_PUT_BACK,
+    STEP_END,
+    STEP_COUNT,
+    /* Only in the table: */
+    STEP_SAME,    /* the same again, after a while */
+    STEP_RETURN,  /* discard and put back; finish (failed) when the attempts are spent */
+    STEP_BY_TYPE, /* as STEP_RETURN where the job type is safe to run again, else finish (failed) */
+    STEP_IGNORE,  /* nothing happens now */
+};
+
+enum event {
+    EVENT_DONE = 0,
+    EVENT_FAULT,        /* the job's own fault, or a database that does not take what is written */
+    EVENT_NEVER_RAN,    /* the infrastructure's; the container has not run for certain */
+    EVENT_MAY_HAVE_RUN, /* the infrastructure's; it may have */
+    EVENT_UNKNOWN,      /* the answer is lost */
+    EVENT_AGAIN,        /* not done, for a passing reason */
+    EVENT_RUNNING,      /* inspect: the container runs */
+    EVENT_NOT_STARTED,  /* inspect: it was never started */
+    EVENT_LOST,         /* the row is gone, or somebody else has ended it */
+    EVENT_TAKEN,        /* another worker owns it */
+    EVENT_DEADLINE,     /* its time is up */
+    EVENT_STOP,         /* we must leave now */
+    EVENT_SPENT,        /* tried often enough */
+    EVENT_COUNT,
+};
+
+/* One job that this worker has claimed. It owns all that lives as long as it does; lifecycle.c frees it. */
+struct job {
+    struct qfc_worker *worker;
+    struct job *next; /* in the worker's list */
+    struct qfc_job row;
+    struct qfc_log_about about;
+    const struct qfc_processor *processor; /* null: a type that nobody knows */
+
+    enum step step;
+    unsigned tries;   /* that were not done since the last step that was */
+    bool waiting;     /* for the timer, before the step is tried again */
+    bool stopping;    /* EVENT_STOP is to come as soon as the step allows */
+    uv_timer_t timer; /* the next try, or at STEP_WAIT the deadline */
+    uint64_t claimed_at_ms;
+
+    PGresult **rows; /* what `read` brought */
+    size_t row_count;
+    struct qfc_plan plan;
+    const char *image; /* the settings' */
+    struct qfc_limits limits;
+    unsigned timeout_s;
+    char token[QFC_TOKEN_SIZE];
+
+    char name[80];                         /* of the container */
+    char container[QFC_CONTAINER_ID_SIZE]; /* its id, or "" */
+    bool create_sent;                      /* there may be a container of that name */
+    struct qfc_buffer body;                /* of the creation; holds the token */
+    struct qfc_buffer tar;                 /* for /io */
+    struct qfc_engine_call *wait;          /* under way from start to the container's end, or null */
+    bool wait_broken;                      /* the wait's answer was lost: the engine may have been ended */
+    uint64_t started_at_ms, exited_at_ms;
+
+    struct qfc_container_state state;
+    bool past_deadline;
+    struct qfc_excerpt log;
+    bool log_lost;
+    struct qfc_feedback feedback;
+    bool has_feedback;
+    struct qfc_error feedback_failure;
+
+    struct qfc_error failure; /* why it goes back, or fails by the worker's word */
+    const char *failure_type; /* its error_type, or null */
+    bool failed;              /* `failure` decides */
+    bool never_ran;           /* then: the container has not run, or what it left is lost */
+    bool counts;              /* the attempt counts against RETRY_MAX_ATTEMPTS */
+    unsigned refusals;        /* of finish by the database */
+    struct qfc_outcome outcome;
+    struct qfc_buffer output;
+};
+
+struct qfc_worker {
+    uv_loop_t loop;
+    const struct qfc_settings *settings;
+    enum qfc_worker_mode mode;
+    struct qfc_http *http;
+    struct qfc_engine *engine;
+    struct qfc_queue *queue;
+
+    struct job *jobs;
+    unsigned job_count;
+    bool claiming;     /* a claim is under way */
+    bool had_shot;     /* --single-shot: the one claim has been made */
+    bool said_waiting; /* --drain: what is pending cannot be claimed now */
+    uv_timer_t poll;   /* the next look */
+    uv_timer_t watch;  /* the next look at the rows that are ours */
+    bool watching;
+
+    bool engine_ready;
+    bool probing;
+    unsigned probe_failures;
+    uv_timer_t probe;
+    char engine_trouble[QFC_ERROR_MESSAGE_SIZE]; /* what was said last, so that it is said once */
+    char database_trouble[QFC_ERROR_MESSAGE_SIZE];
+    bool database_was_ready, engine_was_ready;
+
+    uv_signal_t signals[3];
+    uv_timer_t give_up; /* after the second signal */
+    unsigned signal_count;
+    bool stopping, closing;
+    enum qfc_exit exit_code;
+};
+
+/* lifecycle.c */
+
+/* Takes over a claimed row and begins its life. Returns 0 or -1 (QFC_ERROR_MEMORY: the row stays as it is). */
+int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error);
+
+/* Something happened to the job from outside of its step's operation. */
+void job_happened(struct job *job, enum event event, const struct qfc_error *error);
+
+/* The step's operation has ended, well (`error` null) or not. */
+void job_ended(struct job *job, const struct qfc_error *error);
+
+/* The step's operation has ended in this event. */
+void job_moved(struct job *job, enum event event, const struct qfc_error *error);
+
+/* Frees a job without writing anything. */
+void job_drop(struct job *job);
+
+/* steps_before.c, steps_after.c: start the step's one operation. 0: started, 1: there is nothing to do, -1: error. */
+typedef int step_start(struct job *job, struct qfc_error *error);
+step_start start_read, start_create, start_put, start_prepare, start_start, start_wait, start_kill, start_inspect,
+    start_logs, start_feedback, start_finish, start_remove, start_discard, start_put_back;
+
+/* Ends the wait that runs beside the job's steps, if there is one. */
+void cancel_wait(struct job *job);
+
+/* The job's rows as processors see them. */
+struct qfc_job_rows job_rows(const struct job *job);
+
+/* create.c */
+
+/* Sets job->image: by the project's QGIS version where the release chooses like that. -1: QFC_ERROR_INVALID. */
+int choose_image(struct job *job, struct qfc_error *error);
+
+/* Makes job->name and job->body. Returns 0 or -1. */
+int describe_container(struct job *job, struct qfc_error *error);
+
+/* scheduler.c */
+
+/* Looks for jobs if there is a free slot and all that a job needs. May be called at any time. */
+void schedule(struct qfc_worker *worker);
+
+/* A job has ended and is about to be freed. */
+void scheduler_job_ended(struct qfc_worker *worker);
+
+/* Starts the periodic look at our rows. */
+void scheduler_watch(struct qfc_worker *worker);
+
+/* gates.c: what must be there before a job is claimed. */
+
+void engine_probe(struct qfc_worker *worker);
+void engine_lost(struct qfc_worker *worker, const struct qfc_error *why);
+void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);
+
+/* worker.c: ends the worker when nothing is left to do. */
+void stop_when_idle(struct qfc_worker *worker);
+void stop_now(struct qfc_worker *worker, enum qfc_exit exit_code);
