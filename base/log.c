@@ -75,6 +75,9 @@ static void put_escaped(struct record *record, const char *text, bool json)
             length = 1;
         } else if (*at == '\n') {
             put_text(record, "\\n");
+        } else if (length == 2 && at[0] == 0xC2 && at[1] < 0xA0) {
+            /* C1 control characters: a terminal may obey them. */
+            put(record, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", at[1]));
         } else if (*at < 0x20 || *at == 0x7F) {
             put(record, escape, (size_t)snprintf(escape, sizeof escape, json ? "\\u%04x" : "\\x%02x", *at));
         } else if (json && (*at == '"' || *at == '\\')) {

@@ -98,8 +98,10 @@ static int open_writer(struct archive *writer, struct sink *sink, bool binary_na
 static int write_file(struct archive *writer, const struct qfc_tar_file *file)
 {
     struct archive_entry *entry __attribute__((cleanup(free_entry))) = archive_entry_new();
-    if (!entry)
-        return archive_set_error(writer, ENOMEM, "out of memory"), -1;
+    if (!entry) {
+        archive_set_error(writer, ENOMEM, "out of memory");
+        return -1;
+    }
     archive_entry_set_pathname(entry, file->name);
     archive_entry_set_filetype(entry, AE_IFREG);
     archive_entry_set_perm(entry, (mode_t)file->mode);
@@ -177,9 +179,9 @@ static const char *shown(const char *utf8, const char *bytes, char *out, size_t 
     return out;
 }
 
-static const char *type_name(const struct archive_entry *entry)
+static const char *type_name(struct archive_entry *entry)
 {
-    switch (archive_entry_filetype((struct archive_entry *)entry)) {
+    switch (archive_entry_filetype(entry)) {
     case AE_IFDIR:
         return "a directory";
     case AE_IFIFO:

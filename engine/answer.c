@@ -21,7 +21,7 @@ void qfc_engine_clean(const char *text, size_t size, char *out, size_t out_size)
         size_t length = qfc_utf8_length(at, end);
         bool visible = length > 0 && *at > ' ' && *at != 0x7f && !(length == 2 && *at == 0xC2 && at[1] < 0xA0);
 
-        if (used + (visible ? length : 1) >= out_size)
+        if (used + (visible ? length : 1) > out_size - sizeof "...")
             break;
         if (visible) {
             memcpy(out + used, at, length);
@@ -34,8 +34,8 @@ void qfc_engine_clean(const char *text, size_t size, char *out, size_t out_size)
     while (used > 0 && out[used - 1] == ' ')
         used--;
     out[used] = '\0';
-    if (at < end && used + 3 < out_size)
-        memcpy(out + used, "...", 4);
+    if (at < end)
+        strcpy(out + used, "...");
 }
 
 void qfc_engine_words(const struct qfc_buffer *body, char words[QFC_ENGINE_WORDS_SIZE])
@@ -44,9 +44,9 @@ void qfc_engine_words(const struct qfc_buffer *body, char words[QFC_ENGINE_WORDS
     const char *message = json_string_value(json_object_get(answer, "message"));
 
     if (message)
-        qfc_engine_clean(message, strlen(message), words, QFC_ENGINE_WORDS_SIZE - 3);
+        qfc_engine_clean(message, strlen(message), words, QFC_ENGINE_WORDS_SIZE);
     else
-        qfc_engine_clean(qfc_buffer_text(body), body->size, words, QFC_ENGINE_WORDS_SIZE - 3);
+        qfc_engine_clean(qfc_buffer_text(body), body->size, words, QFC_ENGINE_WORDS_SIZE);
     json_decref(answer);
     if (!words[0])
         strcpy(words, "(nothing)");

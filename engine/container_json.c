@@ -4,6 +4,7 @@
 #include "qfc/container.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Adds `value`, which is taken over; a null `value` (out of memory, or not UTF-8) is an error. */
@@ -59,6 +60,14 @@ static json_t *mount_array(const struct qfc_container *container)
     return array;
 }
 
+/* Set whatever the engine's default is: that may rotate the log away before it is fetched, or keep it elsewhere. */
+static json_t *log_config(int64_t max_bytes)
+{
+    char size[24];
+    snprintf(size, sizeof size, "%lldk", (long long)(max_bytes / 1024));
+    return json_pack("{s:s, s:{s:s, s:s}}", "Type", "json-file", "Config", "max-size", size, "max-file", "1");
+}
+
 static json_t *host_config(const struct qfc_container *container, struct qfc_error *error)
 {
     json_t *config = json_object();
@@ -67,6 +76,8 @@ static json_t *host_config(const struct qfc_container *container, struct qfc_err
     if (container->memory_bytes > 0 && set(config, "Memory", json_integer(container->memory_bytes), error) < 0)
         goto failed;
     if (container->cpu_shares > 0 && set(config, "CpuShares", json_integer(container->cpu_shares), error) < 0)
+        goto failed;
+    if (container->log_max_bytes > 0 && set(config, "LogConfig", log_config(container->log_max_bytes), error) < 0)
         goto failed;
     if (container->network && *container->network &&
         set(config, "NetworkMode", json_string(container->network), error) < 0)

@@ -77,7 +77,7 @@ static int read_state(struct qfc_engine_call *call, json_t *answer, struct qfc_e
     state->exit_code = json_integer_value(exit_code);
     state->oom_killed = json_is_true(json_object_get(object, "OOMKilled"));
     if (message)
-        qfc_engine_clean(message, strlen(message), state->error, sizeof state->error - 3);
+        qfc_engine_clean(message, strlen(message), state->error, sizeof state->error);
     call->reply.exit_code = state->exit_code;
     return 0;
 }

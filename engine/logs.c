@@ -29,7 +29,7 @@ static int read_end(struct qfc_engine_call *call, struct qfc_http_response *resp
     char words[QFC_ENGINE_WORDS_SIZE];
 
     if (call->data.size > 0) {
-        qfc_engine_clean(call->data.data, call->data.size, words, sizeof words - 3);
+        qfc_engine_clean(call->data.data, call->data.size, words, sizeof words);
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "%s: the engine broke off: %s", call->what, words);
     }
     if (!qfc_frames_complete(&call->frames))

@@ -27,7 +27,7 @@ static int read_exit(struct qfc_engine_call *call, struct qfc_http_response *res
     int r = 0;
 
     if (message && *message) {
-        qfc_engine_clean(message, strlen(message), words, sizeof words - 3);
+        qfc_engine_clean(message, strlen(message), words, sizeof words);
         r = qfc_fail(error, QFC_ERROR_UNKNOWN, 0, "%s: the engine could not tell its end: %s", call->what, words);
     } else if (!json_is_integer(code)) {
         r = qfc_engine_nonsense(call, error, "no StatusCode");

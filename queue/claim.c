@@ -52,8 +52,8 @@ static const char take_jobs_sql[] =
                 ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL FROM oldest o"
                 " WHERE j.id = o.id AND j.status = 'pending' AND o.type = ANY($2::text[]) AND " IS_DUE(
                     "o") " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
-                         " CASE WHEN jsonb_typeof(j.feedback #> '{qfc_worker,attempts}') = 'number'"
-                         " THEN (j.feedback #>> '{qfc_worker,attempts}')::numeric::integer ELSE 0 END AS attempts";
+                         " j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS "
+                         "faults";
 
 struct claim_call {
     qfc_queue_claimed *done;

@@ -11,7 +11,11 @@
 #include <string.h>
 
 #define BODY_MAX_BYTES (8u * 1024 * 1024)
-#define GRIDS_PATH     "/transformation_grids"
+
+/* More than is kept of it: each line costs the engine some 80 bytes besides. */
+#define ENGINE_LOG_MAX_BYTES (512LL * 1024 * 1024)
+
+#define GRIDS_PATH "/transformation_grids"
 
 /* QGIS 3.40.6 -> 3. QFieldCloud takes a project without a version for one of QGIS 3. */
 static long qgis_major(const char *version)
@@ -92,6 +96,7 @@ static int write_body(struct job *job, const struct environment *environment, st
         .network = settings->network,
         .memory_bytes = job->limits.memory_bytes,
         .cpu_shares = job->limits.cpu_shares,
+        .log_max_bytes = ENGINE_LOG_MAX_BYTES,
         .mounts = &grids,
         .mount_count = *settings->grids_volume ? 1 : 0,
     };

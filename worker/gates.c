@@ -20,13 +20,23 @@ static bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message)
     return true;
 }
 
-/* --single-shot and --drain are for shells and scripts: they say at once that they cannot begin. */
-static bool cannot_begin(struct qfc_worker *worker, bool was_ready)
+/* --single-shot and --drain are for shells and scripts: they end at once when they cannot begin. */
+static bool cannot_begin(const struct qfc_worker *worker, bool was_ready)
 {
-    if (worker->mode == QFC_WORKER_RUN || was_ready)
-        return false;
-    stop_now(worker, QFC_EXIT_UNREACHABLE);
-    return true;
+    return worker->mode != QFC_WORKER_RUN && !was_ready;
+}
+
+/* Says what is wrong, once; returns whether it is worth another try. */
+static bool say_trouble(struct qfc_worker *worker, char said[QFC_ERROR_MESSAGE_SIZE], bool was_ready,
+                        const struct qfc_error *why)
+{
+    bool again = !cannot_begin(worker, was_ready);
+    if (is_news(said, why->message))
+        qfc_log(QFC_LOG_ERROR, NULL, "%s%s", why->message,
+                again ? "; no job is claimed until this is over, which is tried again and again" : "");
+    if (!again)
+        stop_now(worker, QFC_EXIT_UNREACHABLE);
+    return again;
 }
 
 static void on_probe_timer(uv_timer_t *timer)
@@ -47,9 +57,7 @@ static void probe_later(struct qfc_worker *worker)
 static void engine_trouble(struct qfc_worker *worker, const struct qfc_error *why)
 {
     worker->engine_ready = false;
-    if (is_news(worker->engine_trouble, why->message))
-        qfc_log(QFC_LOG_ERROR, NULL, "%s; no job is claimed until it answers", why->message);
-    if (!cannot_begin(worker, worker->engine_was_ready))
+    if (say_trouble(worker, worker->engine_trouble, worker->engine_was_ready, why))
         probe_later(worker);
 }
 
@@ -112,9 +120,7 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
 {
     struct qfc_worker *worker = userdata;
     if (!ready) {
-        if (is_news(worker->database_trouble, why->message))
-            qfc_log(QFC_LOG_ERROR, NULL, "%s; trying again until it works", why->message);
-        cannot_begin(worker, worker->database_was_ready);
+        say_trouble(worker, worker->database_trouble, worker->database_was_ready, why);
         return;
     }
     qfc_log(QFC_LOG_INFO, NULL, "connected to the database%s: QFieldCloud %s",

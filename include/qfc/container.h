@@ -25,6 +25,7 @@ struct qfc_container {
     const char *network;            /* null or "": the engine's default */
     int64_t memory_bytes;           /* 0: no limit; swap is left to the engine's default */
     int64_t cpu_shares;             /* 0: the engine's default; relative weight */
+    int64_t log_max_bytes;          /* of the container's log on the engine's disk; 0: as the engine is set */
     const struct qfc_mount *mounts;
     size_t mount_count;
 };

@@ -49,12 +49,17 @@ def show(rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 
+def end(process):
+    process.kill()
+    process.wait()
+
+
 def run(worker, arguments):
     """The program, its log on this screen; returns its exit code."""
     command = worker.command("run", "--drain", *arguments)
     print(f"\n$ {' '.join(command)}", flush=True)
     process = subprocess.Popen(command, env={**worker.env, "LOG_FORMAT": "text"}, stdin=subprocess.DEVNULL)
-    ending = cleanup.later(process.kill)
+    ending = cleanup.later(end, process)
     code = process.wait()
     cleanup.never(ending)
     return code

@@ -4,7 +4,7 @@ import os
 import secrets
 
 from . import cleanup
-from .image import Image
+from .image import REPOSITORY, Image
 
 LABEL = "qfc-bed"
 OWNER = "qfc-bed.owner"
@@ -30,22 +30,24 @@ class Ground:
         self.session = f"run-{secrets.token_hex(4)}"
         self.network = f"qfc-bed-{self.session}"
         self._network_id = self.docker.create_network(self.network, {LABEL: self.session, OWNER: _owner()})
-        self._remove = cleanup.later(self._remove_all, self.network)
+        self._remove = cleanup.later(self._remove_all, self.session, self.network)
         self.gateway = self.docker.gateway(self._network_id)
         self._image = Image(self.docker, self.session)
         self.image = self._image.name
 
-    def _remove_all(self, network):
-        for container in self.docker.containers(network=[network]):
-            self.docker.remove(container["Id"])
+    def _remove_all(self, session, network):
+        image = f"{REPOSITORY}:{session}"
+        for container in self.docker.containers():
+            if container["Image"] == image or network in container["NetworkSettings"]["Networks"]:
+                self.docker.remove(container["Id"])
         self.docker.remove_network(network)
+        self.docker.remove_image(image)
 
     def _sweep(self):
         """Removes what runs that were killed have left in this engine."""
         for network in self.docker.networks(label=[OWNER]):
             if _is_gone(network["Labels"][OWNER]):
-                self._remove_all(network["Name"])
-                self.docker.remove_image(f"qfc-worker-standin:{network['Labels'][LABEL]}")
+                self._remove_all(network["Labels"][LABEL], network["Name"])
 
     def create(self, *args, name=None, files=None, network=None, env=None, **host):
         """A container as the worker would create it, for a test of its own: `args` are those of entrypoint.py, `files`

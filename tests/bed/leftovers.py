@@ -1,7 +1,7 @@
 """What must not be there after a test: containers, volumes, tokens and files that were not there before.
 
-Others may use the same engine: containers count as ours by the image's name, the network or the label of this run, and
-a volume only when it stays, used by nobody. What is just going is given time.
+Others may use the same engine: containers count as ours by the network or the labels of this run, and a volume only
+when it stays, used by nobody. What is just going is given time.
 """
 
 import os
@@ -22,7 +22,9 @@ class Leftovers:
         found = set()
         for container in self.docker.containers():
             networks = container["NetworkSettings"]["Networks"]
-            if container["Image"] == self.image or self.network in networks or self.label in container["Labels"]:
+            labels = container["Labels"]
+            ours = labels.get("app") == f"{self.network}_worker" or self.label in labels
+            if ours or self.network in networks:
                 found.add(f"container {container['Id'][:12]} {container['Names'][0]} ({container['State']})")
         return found
 

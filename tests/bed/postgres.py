@@ -81,7 +81,7 @@ class Server:
         os.chmod(self.directory, 0o755)
         self.data = os.path.join(self.directory, "data")
         self.log = os.path.join(self.directory, "log")
-        self.password = "it's a " + secrets.token_hex(8)
+        self.password = "p@ss w%rd:" + secrets.token_hex(8)
         self.port = 0
         self._templates, self._lock, self._count = {}, threading.Lock(), 0
         self.pg_ctl_path = self._write_pg_ctl()

@@ -92,7 +92,7 @@ class Worker:
                 "TMPDIR": directory,
                 "HOME": directory,
                 "DOCKER_HOST": engine.host,
-                "ENVIRONMENT": "test",
+                "ENVIRONMENT": network,  # one of this run only: it labels the containers
                 "COMPOSE_PROJECT_NAME": "qfieldcloud",
                 "SECRET_KEY": "change_me",
                 "SALT_KEY": "0123456789abcdefghijklmnopqrstuvwxyz",

@@ -12,18 +12,23 @@ import psycopg2
 import pytest
 
 from bed import BedError, cleanup, docker, engine as engines, schema
+from bed.api import Api
+from bed.ctests import judge
 from bed.leftovers import Leftovers
 from bed.rows import changes
 from bed.worker import Worker
 
 RELEASES = ["v25.27", "v25.30", "v26.3", "v26.10", "v26.17", "v26.20", "v26.21", "v26.22", "v26.25"]
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROJECT = "b096ff14-1996-449a-ac18-c3c75c8944a7"
 
 
 # PostgreSQL and the schema
 
 
-@pytest.mark.parametrize("asked, given", [("v26.4", "v26.3"), ("v26.24", "v26.22"), ("v26.9", "v26.3"), ("v27.1", "v26.25")])
+@pytest.mark.parametrize(
+    "asked, given", [("v26.4", "v26.3"), ("v26.24", "v26.22"), ("v26.9", "v26.3"), ("v27.1", "v26.25")]
+)
 def test_a_release_in_between_is_like_the_one_before_it(asked, given):
     assert schema.Schema(asked).release == given
 
@@ -57,7 +62,8 @@ def test_each_release_takes_one_row_of_everything(database):
     counts = {table: len(rows) for table, rows in database.dump().items()}
     seeds = {"core_projectseed", "project_projectseed", "auditlog_logentry"}
     assert {table for table, count in counts.items() if not count} <= seeds
-    assert database.execute("SELECT * FROM core_applyjobdelta WHERE apply_job_id = %s", applied["id"])[0]["delta_id"] == delta["id"]
+    deltas = database.execute("SELECT delta_id FROM core_applyjobdelta WHERE apply_job_id = %s ORDER BY id", applied["id"])
+    assert len(deltas) == 2 and deltas[0]["delta_id"] == delta["id"]
     members = database.execute("SELECT name FROM organizations_with_roles_vw ORDER BY rank DESC")
     assert [row["name"] for row in members] == ["admin", "admin", "member"]
     viewers = database.execute("SELECT origin FROM projects_with_roles_vw ORDER BY rank DESC, user_id")
@@ -74,7 +80,17 @@ def test_the_project_table_and_its_qgis_file_follow_the_release(databases):
     assert new.value("SELECT app_label FROM django_content_type WHERE model = 'project'") == "project"
 
 
-@pytest.mark.parametrize("release, last", [("v25.30", "0094"), ("v26.3", "0095"), ("v26.10", "0099"), ("v26.17", "0101"), ("v26.24", "0109"), ("v26.25", "0110")])
+LAST_MIGRATIONS = {
+    "v25.30": "0094",
+    "v26.3": "0095",
+    "v26.10": "0099",
+    "v26.17": "0101",
+    "v26.24": "0109",
+    "v26.25": "0110",
+}
+
+
+@pytest.mark.parametrize("release, last", LAST_MIGRATIONS.items())
 def test_the_last_migration_is_that_of_the_release(databases, release, last):
     newest = "SELECT name FROM django_migrations WHERE app = 'core' ORDER BY name DESC LIMIT 1"
     assert databases(release).value(newest).startswith(last)
@@ -91,7 +107,9 @@ def test_foreign_keys_are_checked_at_commit(database):
 
 
 def test_columns_have_no_defaults(database):
-    defaults = database.value("SELECT count(*) FROM information_schema.columns WHERE table_schema = 'public' AND column_default IS NOT NULL AND table_name <> 'spatial_ref_sys'")
+    defaults = database.value(
+        "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'public' AND column_default IS NOT NULL"
+    )
     assert defaults == 0
 
 
@@ -120,7 +138,7 @@ def test_dumps_tell_what_has_changed(database):
     other = database.job(project)
     found = changes(before, database.dump("core_job", "core_packagejob"))
     assert found["core_job", str(job["id"])] == {"status": ("pending", "queued")}
-    assert {key for key in found if key[1] == str(other["id"])} == {("core_job", str(other["id"])), ("core_packagejob", str(other["id"]))}
+    assert {table for table, key in found if key == str(other["id"])} == {"core_job", "core_packagejob"}
 
 
 def test_the_server_can_be_stopped_and_crashed(postgres, database):
@@ -136,12 +154,14 @@ def test_the_server_can_be_stopped_and_crashed(postgres, database):
 
 
 def run_with_postgres(*command):
-    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bed", "with_postgres.py")
+    path = os.path.join(TESTS, "bed", "with_postgres.py")
     return subprocess.run([sys.executable, path, *command], stdout=subprocess.PIPE, text=True, timeout=120, check=False)
 
 
 def test_other_programs_get_a_server_of_their_own_and_its_end():
-    script = 'test -n "$QFC_TEST_DATABASE_URL" && $QFC_TEST_PG_CTL restart -m immediate && dirname $QFC_TEST_PG_CTL; exit 7'
+    script = (
+        'test -n "$QFC_TEST_DATABASE_URL" && $QFC_TEST_PG_CTL restart -m immediate && dirname $QFC_TEST_PG_CTL; exit 7'
+    )
     done = run_with_postgres("sh", "-c", script)
     assert done.returncode == 7
     directory = done.stdout.strip()
@@ -155,8 +175,7 @@ def test_sigterm_takes_the_server_away():
         "cleanup.on_signals(); server = postgres.Server(); print(server.directory, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
     )
-    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code, TESTS], capture_output=True, text=True, timeout=60, check=False)
     assert "KeyboardInterrupt" in done.stderr
     assert done.stdout.strip() and not os.path.exists(done.stdout.strip())
     assert not engines.belonging(done.stdout.strip())
@@ -199,7 +218,13 @@ def package(ground, scenario, **options):
 DELTAS = {
     "id": "d8a1c4cc-9f1b-41a8-8d1c-0c4d5e0e4b2c",
     "deltas": [
-        {"uuid": "1", "new": {"uuid": "no", "a": ['}"', {"b": "\\"}]}, "localLayerId": 'a "layer" {', "sourcePk": "12", "method": "patch"},
+        {
+            "uuid": "1",
+            "new": {"uuid": "no", "a": ['}"', {"b": "\\"}]},
+            "localLayerId": 'a "layer" {',
+            "sourcePk": "12",
+            "method": "patch",
+        },
         {"sourcePk": None, "uuid": "2", "old": None, "localLayerId": "b", "method": "create"},
         {"uuid": "3", "sourcePk": "text", "localLayerId": "c", "method": "delete"},
     ],
@@ -246,7 +271,8 @@ def test_deltas_are_read_from_the_delta_file(ground, indent):
 
 def test_deltas_get_the_results_asked_for(ground):
     results = delta_results(ground, "deltas@status_conflict,-,status_apply_failed", json.dumps(DELTAS).encode())
-    assert [(result["delta_id"], result["status"]) for result in results] == [("1", "status_conflict"), ("3", "status_apply_failed")]
+    found = [(result["delta_id"], result["status"]) for result in results]
+    assert found == [("1", "status_conflict"), ("3", "status_apply_failed")]
 
 
 def test_a_workflow_error_exits_0_and_says_why(ground):
@@ -259,7 +285,13 @@ def test_a_workflow_error_exits_0_and_says_why(ground):
 
 @pytest.mark.parametrize(
     "scenario, code, feedback",
-    [("usage_error", 2, False), ("crash@139", 139, False), ("crash", 1, False), ("no_feedback", 0, False), ("empty_feedback", 0, True)],
+    [
+        ("usage_error", 2, False),
+        ("crash@139", 139, False),
+        ("crash", 1, False),
+        ("no_feedback", 0, False),
+        ("empty_feedback", 0, True),
+    ],
 )
 def test_exit_codes_with_and_without_feedback(ground, scenario, code, feedback):
     played = package(ground, scenario)
@@ -296,7 +328,9 @@ def test_big_feedback_is_good_and_as_big_as_asked(ground):
     assert len(played.feedback["filler"]) == 3 << 20
 
 
-@pytest.mark.parametrize("scenario, kind", [("symlink_feedback", "issym"), ("directory_feedback", "isdir"), ("fifo_feedback", "isfifo")])
+@pytest.mark.parametrize(
+    "scenario, kind", [("symlink_feedback", "issym"), ("directory_feedback", "isdir"), ("fifo_feedback", "isfifo")]
+)
 def test_feedback_that_is_no_file(ground, scenario, kind):
     assert getattr(package(ground, scenario).member, kind)()
 
@@ -357,7 +391,8 @@ def test_running_out_of_memory_is_seen_by_the_engine(ground):
 
 def test_a_container_works_with_all_that_a_worker_takes_from_it(ground):
     confined = {"CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": True, "PidsLimit": 256}
-    played = package(ground, "success", Mounts=[{"Type": "volume", "Target": path} for path in ("/io", "/tmp")], **confined)
+    volumes = [{"Type": "volume", "Target": path} for path in ("/io", "/tmp")]
+    played = package(ground, "success", Mounts=volumes, **confined)
     assert played.code == 0 and "error" not in played.feedback
 
 
@@ -380,10 +415,10 @@ def test_a_container_downloads_and_uploads(ground, database, api):
     token = database.token(database.get("core_user", job["created_by_id"]))
     played = play_with_api(ground, api, project, job, token["key"])
     assert played.code == 0 and "error" not in played.feedback, played.log.decode()
-    assert [request.route for request in api.requests] == ["list", "download", "download", "download", "package", "package"]
+    assert [request.route for request in api.requests] == ["list"] + ["download"] * 3 + ["package"] * 2
     assert {request.status for request in api.requests} == {200}
-    expected = {"data.gpkg": f"the data of {project['id']}\n".encode(), "project_qfield.qgz": b"the project success.qgs\n"}
-    assert api.uploaded(job) == expected
+    data = f"the data of {project['id']}\n".encode()
+    assert api.uploaded(job) == {"data.gpkg": data, "project_qfield.qgz": b"the project success.qgs\n"}
 
 
 def test_deltas_change_the_projects_file(ground, database, api):
@@ -392,7 +427,8 @@ def test_deltas_change_the_projects_file(ground, database, api):
     token = database.token(database.get("core_user", job["created_by_id"]))
     env = {"QFIELDCLOUD_URL": api.url, "QFIELDCLOUD_TOKEN": token["key"], "JOB_ID": str(job["id"])}
     files = {"deltafile.json": json.dumps(DELTAS).encode()}
-    played = Played(ground, "apply_deltas", str(project["id"]), "success.qgs", network=ground.network, env=env, files=files)
+    args = ("apply_deltas", str(project["id"]), "success.qgs")
+    played = Played(ground, *args, network=ground.network, env=env, files=files)
     assert "error" not in played.feedback
     key = f"projects/{project['id']}/files/data.gpkg"
     assert database.objects[key] == f"this is data.gpkg\nwith deltas of {job['id']}\n".encode()
@@ -529,6 +565,55 @@ def test_a_forgotten_program_and_a_sanitizers_report_are_complaints(shell_worker
     assert process.process.returncode == -9
 
 
+# Counting
+
+
+@pytest.mark.parametrize(
+    "returncode, output, passed, failed",
+    [
+        (0, "1..2\nok 1 - a\nok 2 - b\n# ok - tests\n", 2, 0),
+        (1, "1..2\nok 1 - a\nnot ok 2 - b\n# why\n# not ok - tests\n", 1, 1),
+        (-11, "1..2\nok 1 - a\n", 1, 1),
+        (99, "1..2\nok 1 - a\nok 2 - b\n", 2, 1),
+        (0, "1..2\nok 1 - a\n", 1, 1),
+        (0, "1..2\nok 1 - a\nnot ok 2 # SKIP b\n", 1, 1),
+        (0, "1..1\nok 1 # SKIP a\n", 0, 1),
+        (0, "", 0, 1),
+        (None, "1..1\nok 1 - a\n", 1, 1),
+    ],
+)
+def test_c_tests_are_counted(returncode, output, passed, failed):
+    found, complaints = judge(returncode, output)
+    assert (found, len(complaints)) == (passed, failed)
+
+
+COUNTED = """
+import pytest
+@pytest.fixture
+def bad():
+    yield
+    assert False
+def test_good(): pass
+def test_bad(): assert False
+def test_bad_teardown(bad): pass
+def test_skipped(): pytest.skip("no reason")
+@pytest.mark.skip
+def test_marked(): assert False
+"""
+
+
+def test_python_tests_are_counted_and_a_skip_is_a_failure(tmp_path):
+    (tmp_path / "test_some.py").write_text(COUNTED)
+    (tmp_path / "test_none.py").write_text("import nothing_of_that_name\n")
+    env = {**os.environ, "PYTHONPATH": TESTS, "QFC_TEST_COUNTS": str(tmp_path / "counts")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "bed.counting", "--rootdir", "."]
+    done = subprocess.run(
+        [*command, "--continue-on-collection-errors"], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 1
+    assert (tmp_path / "counts").read_text() == "test_none.py\t0\t1\ntest_some.py\t1\t4\n"
+
+
 # An engine of one's own
 
 
@@ -549,8 +634,6 @@ def test_an_engine_of_our_own_survives_what_tests_do_to_it(own_ground, database)
 
 
 def test_an_engine_of_our_own_reaches_the_api(own_ground, database):
-    from bed.api import Api
-
     project, job = running_package(database)
     token = database.token(database.get("core_user", job["created_by_id"]))
     api = Api(database, own_ground.engine, own_ground.gateway)

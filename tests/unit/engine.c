@@ -74,8 +74,9 @@ static bool play_route(struct bed *bed, int fd, const struct route *route)
         sem_wait(&bed->go);
         if (route->conduct == HEADERS_ONLY)
             return false;
-        snprintf(text, sizeof text, "%zx\r\n%s\r\n0\r\n\r\n", size, body);
-        return player_text(fd, text);
+        if (size > 0)
+            snprintf(text, sizeof text, "%zx\r\n%s\r\n", size, body);
+        return (size == 0 || player_text(fd, text)) && player_text(fd, "0\r\n\r\n");
     }
     if (strncmp(route->status, "204", 3) == 0 || strncmp(route->status, "304", 3) == 0)
         return player_text(fd, "HTTP/1.1 ") && player_text(fd, route->status) && player_text(fd, "\r\n\r\n");
@@ -601,7 +602,7 @@ static void long_answers_are_cut(void **state)
     ROUTE({"GET /v1.41/images/a/json", "500 Oops", body, .type = "text/plain"});
     CALL(qfc_engine_image(bed->engine, "a", END));
     assert_failed(bed, QFC_ERROR_REFUSED, 500, "look for image a: the engine answered 500: \xC3\xA4\xC3\xA4");
-    assert_in_range(strlen(bed->error.message), 280, 345);
+    assert_in_range(strlen(bed->error.message), 280, 346);
     assert_string_equal(bed->error.message + strlen(bed->error.message) - 5, "\xC3\xA4...");
 }
 
@@ -662,10 +663,11 @@ static void inspections_that_fail(void **state)
     memset(large, ' ', 1100000);
     ROUTE({"GET /v1.41/containers/a/json", "200 OK", large, .body_size = 1100000});
     CALL(qfc_engine_inspect(bed->engine, "a", END));
-    free(large);
     assert_failed(bed, QFC_ERROR_INVALID, 0, "larger than 1048576 bytes");
     assert_int_equal(qfc_engine_inspect(bed->engine, "", END), -1);
     assert_int_equal(bed->error.kind, QFC_ERROR_BUG);
+    player_stop(&bed->player); /* it may still be sending */
+    free(large);
 }
 
 static void kill_remove_rename_list(void **state)
@@ -790,8 +792,6 @@ static void a_wait_whose_answer_is_lost(void **state)
     };
 
     for (int i = 0; i < 4; i++) {
-        if (i == 1) /* an empty body is no chunk of size 0 */
-            continue;
         ROUTE(waits[i], {START, "204 No Content", .goes = true});
         CALL(qfc_engine_run(bed->engine, "a", on_started, END));
         assert_int_equal(bed->started, 1);
@@ -834,6 +834,7 @@ static void cancelling_a_run_early(void **state)
     qfc_engine_cancel(bed->call);
     uv_run(&bed->loop, UV_RUN_DEFAULT);
     assert_int_equal(bed->started + bed->done, 0);
+    sem_post(&bed->go);
     player_stop(&bed->player);
     assert_int_equal(player_count(&bed->player, START), 0);
 }
@@ -950,7 +951,7 @@ static void files(void **state)
     struct bed *bed = *state;
     static char content[200000];
     struct qfc_tar_file file = {.name = "feedback.json", .data = content, .size = 1000, .mode = 0644};
-    struct qfc_buffer small = qfc_buffer(1 << 20), large = qfc_buffer(1 << 20);
+    struct qfc_buffer small = qfc_buffer(1 << 20), large = qfc_buffer(1 << 20), directory = qfc_buffer(1 << 20);
 
     memset(content, 'f', sizeof content);
     assert_int_equal(qfc_tar_write(&file, 1, &small, &bed->error), 0);
@@ -967,7 +968,9 @@ static void files(void **state)
     ROUTE({FILE_OF_A, "200 OK", large.data, .body_size = large.size});
     CALL(qfc_engine_get_file(bed->engine, "a", "/io/feedback.json", 1000, END));
     assert_failed(bed, QFC_ERROR_INVALID, 0, "larger than 1000 bytes");
-    make_directory(large.data);
+    assert_int_equal(qfc_buffer_append(&directory, large.data, large.size), 0);
+    make_directory(directory.data);
+    ROUTE({FILE_OF_A, "200 OK", directory.data, .body_size = directory.size});
     CALL(qfc_engine_get_file(bed->engine, "a", "/io/feedback.json", 1000, END));
     assert_failed(bed, QFC_ERROR_INVALID, 0, "directory");
     ROUTE({FILE_OF_A, "200 OK", small.data, .body_size = 700});
@@ -979,15 +982,17 @@ static void files(void **state)
     ROUTE({FILE_OF_A, "404 Not Found", "{\"message\": \"Could not find the file\"}"});
     CALL(qfc_engine_get_file(bed->engine, "a", "/io/feedback.json", 1000, END));
     assert_failed(bed, QFC_ERROR_REFUSED, 404, "answered 404: Could not find the file");
+    player_stop(&bed->player); /* it may still be sending */
     qfc_buffer_free(&small);
     qfc_buffer_free(&large);
+    qfc_buffer_free(&directory);
 }
 
 static void a_deadline(void **state)
 {
     struct bed *bed = *state;
     char host[128];
-    struct qfc_engine_options options = {.host = host, .deadline_ms = 30};
+    struct qfc_engine_options options = {.host = host, .deadline_ms = 500};
 
     ROUTE({"GET /v1.41/containers/a/json", "200 OK", "", HEADERS_FIRST});
     snprintf(host, sizeof host, "unix://%s", bed->player.path);

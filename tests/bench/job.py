@@ -1,0 +1,190 @@
+"""A job's time with the worker, beside the same engine calls made by a plain program.
+
+What is compared: the worker runs all the time, as it does in production, and is given JOBS + 1 jobs of as many projects
+at once, one at a time. Measured is from its log's "claimed" of the first to that of the last, so JOBS whole rounds:
+rows read, container made, run, looked at and removed, outcome written, next job claimed. Nothing is taken off: the
+worker's four transactions per job and its own work count against it. Only the wait for the first look at the queue, which
+the setting QFC_WORKER_POLL_MS decides, is not in it. tests/bench/plain.c makes JOBS rounds of the same calls with the
+same description of the container, without database and loop, and its time is from before the first call to after the
+last. Both talk to the engine over kept connections that stand when the clock starts, and containers do the same work, on
+no network, which is where the engine is fastest and a worker's own share the largest.
+
+That the calls are the same is shown, not claimed: at first both run once through a recorder.
+"""
+
+import datetime
+import os
+import re
+import statistics
+import subprocess
+import time
+
+from bed import BedError
+from recorder import Recorder
+
+JOBS = 4
+NETWORK = "none"
+PAUSE_S = 0.3  # for the engine, after each batch
+PATIENCE_S = 120
+PHASES = ("until started", "until outcome known", "rest, to the next")
+
+
+class Plain:
+    """tests/bench/plain.c, with what a worker's container is made of."""
+
+    def __init__(self, binary, engine, body, directory):
+        self.binary, self.engine = binary, engine
+        self.body = os.path.join(directory, "body.json")
+        with open(self.body, "wb") as file:
+            file.write(body)
+        self.calls, self._count = {}, 0
+
+    def run(self, jobs, socket_path=None):
+        """Returns [{call: ms}] of so many jobs."""
+        self._count += 1
+        command = [
+            self.binary,
+            socket_path or self.engine.socket_path,
+            self.engine.docker.version[1:],
+            self.body,
+            f"qfc-bench-{os.getpid()}-{self._count}",
+            str(jobs),
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise BedError("the plain program failed")
+        names, *lines = [line.split() for line in done.stdout.splitlines()]
+        return [dict(zip(names, map(float, line))) for line in lines]
+
+    def batch(self):
+        """Milliseconds per job, and the means of the phases."""
+        rounds = self.run(JOBS)
+        phases = []
+        for names in ("create wait start", "exit inspect logs feedback", "delete"):
+            phases.append(statistics.mean(sum(calls[name] for name in names.split()) for calls in rounds))
+        for calls in rounds:
+            for name, value in calls.items():
+                self.calls.setdefault(name, []).append(value)
+        return statistics.mean(sum(calls.values()) for calls in rounds), phases
+
+
+def queue(database, projects):
+    """A job of each project, all of them pending at the same moment."""
+    jobs = [str(database.job(project, status="stopped")["id"]) for project in projects]
+    database.execute("UPDATE core_job SET status = 'pending' WHERE id = ANY(%s::uuid[])", jobs)
+    return set(jobs)
+
+
+def _time(line):
+    return datetime.datetime.fromisoformat(line["time"].rstrip("Z")).timestamp() * 1000
+
+
+class Running:
+    """The worker that runs."""
+
+    def __init__(self, worker, database, projects):
+        self.database, self.projects = database, projects
+        self.process = worker.start("run", "--concurrency", 1, QFIELDCLOUD_DEFAULT_NETWORK=NETWORK)
+
+    def _lines(self, jobs, begins):
+        lines = self.process.output().lines
+        return [line for line in lines if line.get("job") in jobs and line["message"].startswith(begins)]
+
+    def _wait(self, jobs):
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self._lines(jobs, "finished")) < len(jobs):
+            if self._lines(jobs, "failed") or self.process.process.poll() is not None or time.monotonic() > deadline:
+                raise BedError(f"not all jobs were finished:\n{self.process.output()}")
+            time.sleep(0.1)
+
+    def batch(self):
+        """Milliseconds per job, and the means of the phases."""
+        jobs = queue(self.database, self.projects)
+        self._wait(jobs)
+        claimed, started, finished = (
+            [_time(line) for line in self._lines(jobs, word)] for word in ("claimed", "started", "finished")
+        )
+        phases = [
+            statistics.mean(b - a for a, b in zip(claimed[:JOBS], started)),
+            statistics.mean(b - a for a, b in zip(started[:JOBS], finished)),
+            statistics.mean(b - a for a, b in zip(finished[:JOBS], claimed[1:])),
+        ]
+        return (claimed[JOBS] - claimed[0]) / JOBS, phases
+
+
+def record_worker(worker, database, projects, engine, directory):
+    """One job through the recorder; returns the calls and the container's description."""
+    recorder = Recorder(os.path.join(directory, "recorder"), engine.socket_path)
+    queue(database, projects[:1])
+    output = worker.run(
+        "run", "--drain", DOCKER_HOST=f"unix://{recorder.path}", QFIELDCLOUD_DEFAULT_NETWORK=NETWORK
+    )
+    recorder.close()
+    if not output.messages("info") or database.value("SELECT count(*) FROM core_job WHERE status = 'finished'") != 1:
+        raise BedError(f"the job for the recorder was not finished:\n{output}")
+    return recorder.calls(), recorder.body()
+
+
+def record_plain(plain, directory):
+    recorder = Recorder(os.path.join(directory, "recorder"), plain.engine.socket_path)
+    plain.run(1, recorder.path)
+    recorder.close()
+    return recorder.calls()
+
+
+def show_calls(worker_calls, plain_calls):
+    if worker_calls == plain_calls:
+        print(f"\nBoth make the same {len(worker_calls)} calls for a job:")
+        for call in worker_calls:
+            print(f"    {call}")
+        return
+    print("\nTHE CALLS ARE NOT THE SAME, so the times do not compare; the worker's, then the plain program's:")
+    for calls in (worker_calls, plain_calls):
+        print("\n".join(f"    {call}" for call in calls), end="\n\n")
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def show(name, values):
+    print(f"    {name:<22}median {median(values):7.1f}   min {min(values):7.1f}   max {max(values):7.1f}")
+
+
+def report(pairs, plain):
+    """`pairs` is [(worker's batch, plain program's batch)]."""
+    print(f"\nTime per job in ms, {len(pairs)} pairs of {JOBS} jobs on each side, network \"{NETWORK}\":")
+    show("with the worker", [a[0] for a, _ in pairs])
+    show("the calls alone", [b[0] for _, b in pairs])
+    ratios = [a[0] / b[0] for a, b in pairs]
+    print(f"    {'worker / calls alone':<22}median {median(ratios):7.3f}   min {min(ratios):7.3f}   max {max(ratios):7.3f}")
+    print(f"    median of the pairs' ratios: {'within' if median(ratios) <= 1.1 else 'over'} 1.1\n")
+    print("Where it goes, medians in ms (worker, calls alone, difference):")
+    for i, phase in enumerate(PHASES):
+        a, b = median([a[1][i] for a, _ in pairs]), median([b[1][i] for _, b in pairs])
+        print(f"    {phase:<22}{a:9.1f} {b:9.1f} {a - b:9.1f}")
+    print("The plain program's calls, medians in ms:")
+    print("    " + "  ".join(f"{name} {median(values):.1f}" for name, values in plain.calls.items()))
+
+
+def run(bed, pairs):
+    """`bed` has what the script has built and started."""
+    projects = [bed.database.project(qgis_file="offline.qgs") for _ in range(JOBS + 1)]
+    calls, body = record_worker(bed.worker, bed.database, projects, bed.engine, bed.directory)
+    # Other labels: nobody may take the plain program's containers for the worker's.
+    plain = Plain(bed.plain, bed.engine, re.sub(rb'_worker"', b'_plain_"', body), bed.directory)
+    show_calls(calls, record_plain(plain, bed.directory))
+    running = Running(bed.worker, bed.database, projects)
+    measured = []
+    for number in range(-1, pairs):  # the first pair warms up
+        sides = [running, plain]
+        batches = {}
+        for side in sides if number % 2 else reversed(sides):
+            batches[side] = side.batch()
+            time.sleep(PAUSE_S)
+        if number < 0:
+            plain.calls.clear()
+        else:
+            measured.append((batches[running], batches[plain]))
+    running.process.stop()
+    report(measured, plain)

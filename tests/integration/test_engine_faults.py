@@ -1,0 +1,301 @@
+"""What becomes of a job and of the program when the engine is not there, goes away, or answers badly."""
+
+import grp
+import os
+
+import pytest
+
+# Each call of a job's life, as the proxy sees it.
+CALLS = {
+    "version": r"^GET /version",
+    "create": r"^POST /containers/create",
+    "wait": r"^POST /containers/\w+/wait",
+    "start": r"^POST /containers/\w+/start",
+    "inspect": r"^GET /containers/\w+/json",
+    "logs": r"^GET /containers/\w+/logs",
+    "archive": r"^GET /containers/\w+/archive",
+    "delete": r"^DELETE /containers/",
+}
+NOT_CLAIMING = "no job is claimed until it answers"
+
+
+def test_socket_that_appears_later(scene):
+    """Said once, and the program goes on by itself."""
+    scene.proxy.down()
+    scene.start()
+    scene.wait_for_word("no socket there: is the engine running?")
+    job = scene.job()
+    scene.proxy.up()
+    scene.finishes(job)
+    output = scene.stop()
+    assert sum(NOT_CLAIMING in message for message in output.messages("error")) == 1, output
+
+
+def test_trouble_is_said_once_over_many_probes(scene):
+    rule = scene.proxy.answer("^GET /version", 500, times=None)
+    scene.start()
+    job = scene.job()
+    scene.worker.wait_for(lambda: rule.used >= 4, "four probes")
+    assert scene.said(NOT_CLAIMING) == 1, scene.process.output()
+    assert scene.row(job)["status"] == "pending"
+    assert scene.said("the proxy was told to say so", "error") == 1
+    scene.proxy.behave()
+    scene.finishes(job)
+    scene.stop()
+
+
+def test_another_trouble_is_said_too(scene):
+    rule = scene.proxy.answer("^GET /version", 500, times=None)
+    scene.start()
+    scene.worker.wait_for(lambda: rule.used >= 2, "two probes")
+    scene.proxy.down()
+    scene.wait_for_word("no socket there")
+    assert scene.said(NOT_CLAIMING) == 2
+    scene.proxy.behave()
+    scene.proxy.up()
+    scene.another_finishes()
+    scene.stop()
+
+
+@pytest.fixture
+def as_nobody(scene):
+    """The program as a user who may use the socket only when the test allows it."""
+    command = scene.worker.command
+    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    scene.worker.command = lambda *args: prefix + command(*args)
+    group = next(g for g in grp.getgrall() if g.gr_gid not in (0, 65534))
+    os.chown(scene.proxy.socket_path, 0, group.gr_gid)
+    os.chmod(scene.proxy.socket_path, 0o660)
+    return scene, group
+
+
+def test_socket_that_is_not_permitted(as_nobody):
+    """The message names the group that would help; once permitted, the program goes on by itself."""
+    scene, group = as_nobody
+    scene.start()
+    scene.wait_for_word(f'permission denied: this user is not in the group "{group.gr_name}" ({group.gr_gid})')
+    job = scene.job()
+    os.chmod(scene.proxy.socket_path, 0o666)
+    scene.finishes(job)
+    output = scene.stop()
+    assert sum(NOT_CLAIMING in message for message in output.messages("error")) == 1, output
+
+
+@pytest.mark.parametrize("mode", ["--drain", "--single-shot"])
+def test_no_engine_for_a_script(scene, mode):
+    """Exit code 3 and a last line that says why; nothing was touched."""
+    scene.proxy.down()
+    job = scene.job()
+    before = scene.database.dump()
+    output = scene.start(mode).wait()
+    assert output.returncode == 3, output
+    assert output.lines[-1]["level"] == "error"
+    assert f"connect to the engine at {scene.proxy.socket_path}: no socket there" in output.lines[-1]["message"]
+    assert NOT_CLAIMING not in output.lines[-1]["message"], "it does not wait: it has ended"
+    assert scene.database.dump() == before, job
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_engine_hangs_up_once(scene, call):
+    """Before the request arrives, after the engine has done it, and in the middle of the answer: the job is done all the
+    same, and its container was started once only."""
+    scene.start()
+    for when in ("before", "after", "mid"):
+        rule = scene.proxy.cut(CALLS[call], when)
+        if call == "version":  # asked for again only when the engine was away
+            scene.proxy.hang_up()
+            scene.proxy.cut(CALLS["create"], "before")
+        job = scene.job()
+        row = scene.finishes(job)
+        assert rule.used == 1, (when, scene.proxy.requests)
+        assert scene.starts(job) == 1, (when, scene.process.output())
+        assert row["output"].startswith("::<<<::"), when
+        assert row["feedback"]["container_exit_code"] == 0 and row["feedback"]["steps"], when
+        scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
+    scene.stop()
+
+
+def test_engine_that_never_answers_a_create(scene):
+    """Back to pending with the reason, and failed with it when the attempts are spent."""
+    rule = scene.proxy.cut(CALLS["create"], "after", times=None)
+    scene.start(RETRY_MAX_ATTEMPTS="2", RETRY_BASE_DELAY_SECONDS="1")
+    job = scene.job()
+    row = scene.worker.wait_for(
+        lambda: (r := scene.row(job))["status"] == "pending" and r["feedback"] and r, "the job's return"
+    )
+    note = row["feedback"]["qfc_worker"]
+    assert note["attempts"] == 1 and "create container" in note["reason"], note
+    assert row["container_id"] == "" and row["started_at"] is None
+    row = scene.wait_for(job, "failed", limit=30)
+    assert "create container" in row["feedback"]["error"] and row["feedback"]["error_origin"] == "worker_wrapper"
+    assert "qfc_worker" not in row["feedback"]
+    assert row["output"] == row["feedback"]["error"] + "\n"
+    assert scene.tokens() == [] and scene.starts(job) == 0
+    scene.worker.wait_for(lambda: not scene.containers(job), "the removal of what was created")
+    assert rule.used >= 2
+    scene.proxy.behave()
+    scene.another_finishes()
+    scene.stop()
+
+
+@pytest.mark.parametrize("call", ["create", "start"])
+def test_answer_500_before_the_start(scene, call):
+    """The container has not run: the job goes back, and its second attempt is the one that runs."""
+    scene.proxy.answer(CALLS[call], 500)
+    scene.start()
+    job = scene.job()
+    scene.finishes(job)
+    assert scene.starts(job) == 1
+    output = scene.stop()
+    told = [m for m in output.messages("warning", job) if m.startswith("put back")]
+    assert len(told) == 1 and "the proxy was told to say so" in told[0], output
+
+
+@pytest.mark.parametrize("call", ["wait", "inspect", "delete"])
+def test_answer_500_once(scene, call):
+    """No matter which call: the job is done in the end, and nothing is left."""
+    rule = scene.proxy.answer(CALLS[call], 500)
+    scene.start()
+    job = scene.job()
+    scene.finishes(job)
+    assert rule.used == 1
+    scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
+    scene.stop()
+
+
+def test_answer_500_for_the_log(scene):
+    """The outcome counts without it, and the output says so."""
+    scene.proxy.answer(CALLS["logs"], 500, times=None)
+    scene.start()
+    row = scene.finishes(scene.job())
+    assert "Failed to read logs" in row["output"]
+    scene.stop()
+
+
+def test_answer_500_for_the_feedback(scene):
+    """One such answer is not the job's fault: the file is there."""
+    scene.proxy.answer(CALLS["archive"], 500)
+    scene.start()
+    row = scene.finishes(scene.job())
+    assert row["feedback"]["steps"]
+    scene.stop()
+
+
+def test_image_that_appears_between_attempts(scene, ground):
+    name = f"qfc-bed-late:{ground.session}"
+    scene.start(RETRY_BASE_DELAY_SECONDS="1", QFIELDCLOUD_QGIS_IMAGE_NAME=name, QFIELDCLOUD_QGIS3_IMAGE_NAME=name)
+    job = scene.job()
+    row = scene.worker.wait_for(
+        lambda: (r := scene.row(job))["status"] == "pending" and r["feedback"] and r, "the job's return"
+    )
+    assert "No such image" in row["feedback"]["qfc_worker"]["reason"]
+    assert row["feedback"]["qfc_worker"]["not_before"] > row["updated_at"].timestamp()
+    scene.docker.tag(ground.image, *name.split(":"))
+    try:
+        assert "qfc_worker" not in scene.finishes(job)["feedback"]
+        scene.stop()
+    finally:
+        scene.docker.remove_image(name)
+
+
+@pytest.mark.parametrize(
+    "variables, reason",
+    [
+        ({"QFIELDCLOUD_QGIS_IMAGE_NAME": "no-such", "QFIELDCLOUD_QGIS3_IMAGE_NAME": "no-such"}, "No such image: no-such"),
+        ({"QFIELDCLOUD_DEFAULT_NETWORK": "no-such-network"}, "network no-such-network not found"),
+    ],
+    ids=["image", "network"],
+)
+def test_what_is_missing_for_good(scene, variables, reason):
+    """As many attempts as allowed, then failed with the engine's words; nothing is left of any of them."""
+    scene.start(RETRY_MAX_ATTEMPTS="3", **variables)
+    job = scene.job()
+    row = scene.wait_for(job, "failed", limit=30)
+    assert reason in row["feedback"]["error"] and reason in row["output"]
+    assert row["finished_at"] and row["container_id"] == "" or len(row["container_id"]) == 64
+    output = scene.stop()
+    assert len([m for m in output.messages("warning", job) if m.startswith("put back")]) == 2, output
+    assert scene.starts(job) == 0 and scene.tokens() == []
+
+
+def test_engine_away_while_a_container_runs(scene):
+    """For longer than a few tries: the container lives on, and what it has done counts."""
+    scene.start()
+    job = scene.job("gate.qgs")
+    container = scene.running(job)
+    scene.proxy.down()
+    scene.wait_for_word(NOT_CLAIMING)
+    scene.let_go(container)
+    scene.docker.wait(container)
+    scene.proxy.up()
+    scene.finishes(job)
+    assert scene.starts(job) == 1
+    scene.another_finishes()
+    scene.stop()
+
+
+@pytest.mark.parametrize("call", ["logs", "archive", "delete"])
+def test_engine_away_after_the_end(scene, call):
+    """An engine that is restarted takes a few seconds: the log, the feedback and the removal wait for it."""
+    hold = scene.proxy.hold(CALLS[call])
+    scene.start(LOGLEVEL="debug")
+    job = scene.job()
+    hold.reached()
+    scene.proxy.down()
+    hold.release()
+    step = {"logs": "logs", "archive": "feedback", "delete": "remove"}[call]
+    scene.worker.wait_for(
+        lambda: scene.said(f"{step}: again") + scene.said(f"{step}: spent") >= 5, "five tries without an engine", 20
+    )
+    scene.proxy.up()
+    row = scene.finishes(job)
+    assert row["output"].startswith("::<<<::") and row["feedback"]["steps"]
+    scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal", 20)
+    scene.stop()
+
+
+def test_engine_away_before_the_start(scene):
+    """Nobody's attempt: the job goes back uncounted, nothing is claimed meanwhile, and nothing is left."""
+    hold = scene.proxy.hold_answer(CALLS["create"])
+    scene.start(RETRY_MAX_ATTEMPTS="1")
+    job = scene.job()
+    hold.reached()
+    scene.proxy.down()
+    hold.release()
+    row = scene.worker.wait_for(
+        lambda: (r := scene.row(job))["status"] == "pending" and r["feedback"] and r, "the job's return", 30
+    )
+    assert row["container_id"] == ""
+    scene.proxy.up()
+    scene.finishes(job)
+    assert scene.starts(job) == 1
+    scene.worker.wait_for(lambda: not scene.containers(job), "the removal of what was created", 20)
+    scene.stop()
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_engine_that_goes_down_under_running_jobs(own_scene, how):
+    """One job runs and one waits. The engine takes the container along; the program puts the job back, waits for the
+    engine, and does both."""
+    scene = own_scene
+    engine = scene.ground.engine
+    scene.start()
+    job, later = scene.job("gate.qgs"), scene.job()
+    container = scene.running(job)
+    if how == "kill":
+        engine.kill()
+        engine.end_survivors()
+    else:
+        engine.stop()
+    scene.wait_for_word(NOT_CLAIMING)
+    engine.start()
+    again = scene.worker.wait_for(
+        lambda: [c["Id"] for c in scene.containers(job) if c["State"] == "running" and c["Id"] != container],
+        "the second attempt",
+    )[0]
+    scene.let_go(again)
+    scene.finishes(job)
+    scene.finishes(later)
+    output = scene.stop()
+    assert sum(NOT_CLAIMING in message for message in output.messages("error")) == 1, output
+    assert scene.containers(job) == [], output
