@@ -9,7 +9,8 @@
 
 #include <stdlib.h>
 
-#define IDLE_CONNECTIONS 32L
+/* Connections that are in use count, too: with fewer than there are long polls none would be kept for the next call. */
+#define KEPT_CONNECTIONS 256L
 
 static uint64_t now_ms(void)
 {
@@ -61,7 +62,7 @@ struct qfc_http *qfc_http_new(uv_loop_t *loop, struct qfc_error *error)
         return NULL;
     }
     qfc_http_loop_open(http);
-    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, IDLE_CONNECTIONS);
+    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, KEPT_CONNECTIONS);
     curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     return http;
 }

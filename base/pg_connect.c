@@ -271,6 +271,8 @@ static void on_setup_done(void *userdata, const struct qfc_error *error, const s
             become_ready(pg);
         return;
     }
+    if (why.kind == QFC_ERROR_NONE)
+        qfc_fail(&why, QFC_ERROR_REFUSED, 0, "refused without a reason");
     qfc_context(&why, "set up %s", pg->where);
     pg_break(pg, &why);
 }

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define ADDRESSES_MAXIMUM 32
-#define LIST_MAXIMUM      (64 * 1024)
+#define LIST_MAXIMUM      ((size_t)64 * 1024)
 
 struct pg_lookup {
     uv_getaddrinfo_t request;

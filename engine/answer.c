@@ -154,8 +154,11 @@ int qfc_engine_unreachable(const struct qfc_engine *engine, const struct qfc_err
     else if (code == ECONNREFUSED)
         snprintf(why, sizeof why, "nobody listens there: is the engine running?");
     if (!why[0]) {
-        *error = *failure;
-        return qfc_context(error, "connect to the engine");
+        static const char said[] = "connect to ";
+        bool same = strncmp(failure->message, said, sizeof said - 1) == 0;
+
+        return qfc_fail(error, QFC_ERROR_UNREACHABLE, code, "connect to the engine at %s",
+                        failure->message + (same ? sizeof said - 1 : 0));
     }
     return qfc_fail(error, QFC_ERROR_UNREACHABLE, code, "connect to the engine at %s: %s", engine->where, why);
 }

@@ -205,10 +205,9 @@ void qfc_engine_call_hold(struct qfc_engine_call *call)
 bool qfc_engine_call_release(struct qfc_engine_call *call)
 {
     call->held = false;
-    if (call->cancelled)
-        destroy(call);
-    else
+    if (!call->cancelled)
         return true;
+    destroy(call);
     return false;
 }
 

@@ -20,12 +20,14 @@ static const char usage[] =
     "\n"
     "Usage:\n"
     "  qfc-worker run [--single-shot | --drain] [--concurrency N]\n"
+    "  qfc-worker settings\n"
     "  qfc-worker lifecycle\n"
     "  qfc-worker --help | --version\n"
     "\n"
     "Commands:\n"
     "  run             take jobs until SIGTERM or SIGINT; the first signal waits for the running jobs, a second one,\n"
     "                  or SIGQUIT, puts back what may be run again and leaves\n"
+    "  settings        print the table of all settings\n"
     "  lifecycle       print what happens to a job in each step on each event\n"
     "\n"
     "Options of run:\n"
@@ -51,6 +53,18 @@ static void print_help(void)
         if (*infos[i].fallback)
             printf(" Default: %s.", infos[i].fallback);
         printf("\n");
+    }
+}
+
+/* As Markdown: the README's table. */
+static void print_settings(void)
+{
+    size_t count;
+    const struct qfc_setting_info *infos = qfc_settings_table(&count);
+    printf("| setting | default | meaning |\n|---|---|---|\n");
+    for (size_t i = 0; i < count; i++) {
+        const char *tick = *infos[i].fallback ? "`" : "";
+        printf("| `%s` | %s%s%s | %s |\n", infos[i].name, tick, infos[i].fallback, tick, infos[i].meaning);
     }
 }
 
@@ -133,6 +147,8 @@ int qfc_cli(int argc, char **argv)
         print_help();
     else if (strcmp(command, "--version") == 0)
         printf("qfc-worker %s\n", QFC_VERSION);
+    else if (strcmp(command, "settings") == 0)
+        print_settings();
     else if (strcmp(command, "lifecycle") == 0)
         qfc_lifecycle_print(stdout);
     else if (strcmp(command, "run") == 0)

@@ -55,11 +55,6 @@ static const char take_jobs_sql[] =
                          " j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS "
                          "faults";
 
-struct claim_call {
-    qfc_queue_claimed *done;
-    void *userdata;
-};
-
 static void copy_text(char *to, size_t size, const PGresult *rows, int row, const char *column)
 {
     const char *text = qfc_pg_text(rows, row, column);
@@ -88,12 +83,11 @@ static struct qfc_job job_of(const PGresult *rows, int row)
 
 static void claimed(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
-    struct claim_call call = *(struct claim_call *)userdata;
-    free(userdata);
+    struct call call = end_call(userdata);
     if (error) {
         struct qfc_error told = *error;
         qfc_context(&told, "claim jobs");
-        call.done(call.userdata, &told, NULL);
+        call.claimed(call.userdata, &told, NULL);
         return;
     }
     struct qfc_job jobs[CLAIM_MAX];
@@ -102,7 +96,7 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
     struct qfc_claim claim = {.jobs = jobs, .pending = pending ? strtol(pending, NULL, 10) : 0};
     for (; claim.count < (size_t)PQntuples(rows) && claim.count < CLAIM_MAX; claim.count++)
         jobs[claim.count] = job_of(rows, (int)claim.count);
-    call.done(call.userdata, NULL, &claim);
+    call.claimed(call.userdata, NULL, &claim);
 }
 
 int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, qfc_queue_claimed *done, void *userdata,
@@ -111,23 +105,13 @@ int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, qfc_queue_claimed *
     char limit[16];
     snprintf(limit, sizeof limit, "%u", slots < CLAIM_MAX ? slots : CLAIM_MAX);
     struct qfc_statements statements = {0};
-    struct claim_call *call = malloc(sizeof *call);
-    if (!call) {
-        qfc_fail_memory(error);
-        goto failed;
-    }
-    *call = (struct claim_call){.done = done, .userdata = userdata};
+    const struct call call = {.claimed = done, .userdata = userdata};
     if (QFC_ADD(&statements, error, lock_projects_sql, limit, queue->types) < 0 ||
-        QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types) < 0 ||
-        qfc_statements_expand(&statements, queue->names, error) < 0 ||
-        qfc_pg_send(queue->pg, &statements, QFC_PG_TRANSACTION, claimed, call, NULL, error) < 0)
-        goto failed;
-    return 0;
-
-failed:
-    free(call);
-    qfc_statements_free(&statements);
-    return qfc_context(error, "claim jobs");
+        QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types) < 0) {
+        qfc_statements_free(&statements);
+        return -1;
+    }
+    return send_call(queue, &statements, claimed, &call, error) < 0 ? qfc_context(error, "claim jobs") : 0;
 }
 
 int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,

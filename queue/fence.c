@@ -39,38 +39,62 @@ void fence_translate(struct qfc_error *error)
         qfc_fail(error, QFC_ERROR_LOST, 0, "somebody else has made the job %s", status);
 }
 
-/* Both a fence's error and any other go to the caller through here. */
-static void answered(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+struct call end_call(struct call *call)
 {
-    struct call call = *(struct call *)userdata;
-    free(userdata);
-    if (!error) {
-        call.done(call.userdata, NULL, results);
-        return;
-    }
-    struct qfc_error translated = *error;
+    struct call ended = *call;
+    *call->link = call->next;
+    if (call->next)
+        call->next->link = call->link;
+    free(call);
+    return ended;
+}
+
+static struct call *begin_call(struct qfc_queue *queue, const struct call *given)
+{
+    struct call *call = malloc(sizeof *call);
+    if (!call)
+        return NULL;
+    *call = *given;
+    call->queue = queue;
+    call->next = queue->calls;
+    call->link = &queue->calls;
+    if (call->next)
+        call->next->link = &call->next;
+    queue->calls = call;
+    return call;
+}
+
+int send_call(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *answered,
+              const struct call *given, struct qfc_error *error)
+{
+    struct call *call = NULL;
+    if (!queue->names)
+        qfc_fail(error, QFC_ERROR_BUG, 0, "the queue was asked before it was connected");
+    else if (!(call = begin_call(queue, given)))
+        qfc_fail_memory(error);
+    else if (qfc_statements_expand(statements, queue->names, error) == 0 &&
+             qfc_pg_send(queue->pg, statements, 0, answered, call, NULL, error) == 0)
+        return 0;
+    if (call)
+        end_call(call);
+    qfc_statements_free(statements);
+    return -1;
+}
+
+/* A fence's error and any other go to the caller through here. */
+static void answered_fenced(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct call call = end_call(userdata);
+    struct qfc_error translated = error ? *error : QFC_NO_ERROR;
     fence_translate(&translated);
-    call.done(call.userdata, &translated, NULL);
+    call.done(call.userdata, error ? &translated : NULL, results);
 }
 
 int send_fenced(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
                 struct qfc_error *error)
 {
-    struct call *call = malloc(sizeof *call);
-    if (!call) {
-        qfc_fail_memory(error);
-        goto failed;
-    }
-    *call = (struct call){.done = done, .userdata = userdata};
-    if (qfc_statements_expand(statements, queue->names, error) < 0 ||
-        qfc_pg_send(queue->pg, statements, QFC_PG_TRANSACTION, answered, call, NULL, error) < 0)
-        goto failed;
-    return 0;
-
-failed:
-    free(call);
-    qfc_statements_free(statements);
-    return -1;
+    const struct call call = {.done = done, .userdata = userdata};
+    return send_call(queue, statements, answered_fenced, &call, error);
 }
 
 /* Quotes one element: PostgreSQL's manual, "Array Input and Output Syntax". */

@@ -120,6 +120,8 @@ void qfc_queue_free(struct qfc_queue *queue)
         return;
     if (queue->pg)
         qfc_pg_free(queue->pg);
+    while (queue->calls)
+        end_call(queue->calls);
     free(queue->types);
     free(queue);
 }

@@ -12,7 +12,20 @@ struct qfc_queue {
     char *types;              /* as a PostgreSQL array */
     char marker[MARKER_SIZE]; /* names this process: no other ever has it */
     char release[RELEASE_SIZE];
-    const struct qfc_name *names;
+    const struct qfc_name *names; /* null before the first connection */
+    struct call *calls;           /* under way */
+};
+
+/*
+ * A call of our user's, kept while its batch is under way, so that what comes back can be translated first. The queue
+ * owns it: a batch that is never answered leaves none behind.
+ */
+struct call {
+    struct qfc_queue *queue;
+    struct call *next, **link;
+    qfc_pg_done *done;
+    qfc_queue_claimed *claimed; /* of a claim, instead of `done` */
+    void *userdata;
 };
 
 /* release.c */
@@ -37,12 +50,16 @@ extern const char fence_sql[];
  */
 void fence_translate(struct qfc_error *error);
 
-/* A call of the caller's, kept while its batch is under way, so that errors can be translated before they arrive. */
-struct call {
-    qfc_pg_done *done;
-    void *userdata;
-};
+/*
+ * Sends `statements`, with names expanded, as one transaction. `answered` gets a copy of `call` as its userdata, and
+ * ends it with end_call(). The list is freed.
+ */
+int send_call(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *answered,
+              const struct call *call, struct qfc_error *error);
 
-/* Sends `statements` (with names expanded) as one transaction; its error is translated. The list is freed. */
+/* Frees a call; returns what it was. */
+struct call end_call(struct call *call);
+
+/* send_call for a caller's own `done`; its error is translated. */
 int send_fenced(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
                 struct qfc_error *error);

@@ -2,14 +2,12 @@
 
 `database` is one of the newest release, or of those named with
     @pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
-and `worker` is the program with that database, the API player and the engine that answers here. Tests that would harm an
-engine take `own_ground`, and run the program on it with `make_worker(database, own_ground)`.
+and `worker` is the program with that database, the API player and the engine that answers here. Tests that would harm
+an engine take `own_ground`, and run the program on it with `make_worker(database, own_ground)`.
 """
 
 import os
-import shutil
 import sys
-import tempfile
 
 import pytest
 
@@ -43,6 +41,7 @@ def pytest_configure(config):
     cleanup.on_signals()
     servers.sweep()
     engines.sweep()
+    cleanup.sweep()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -137,9 +136,11 @@ def api(database, ground):
 @pytest.fixture
 def directory():
     """The program's TMPDIR, which must be empty when it has ended."""
-    path = tempfile.mkdtemp(prefix="qfc-worker-test-")
+    parent, remove = cleanup.directory("test")
+    path = os.path.join(parent, "tmp")
+    os.mkdir(path)
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    cleanup.now(remove)
 
 
 @pytest.fixture
@@ -157,13 +158,18 @@ def binary():
     """The built program."""
     root = os.path.dirname(HERE)
     named = os.environ.get("QFC_WORKER_BINARY")
-    candidates = [named] if named else [
-        os.path.join(root, build, place) for build in ("build-asan", "build") for place in ("ops/qfc-worker", "qfc-worker")
-    ]
+    places = ("build-asan/qfc-worker", "build-asan/ops/qfc-worker", "build/qfc-worker", "build/ops/qfc-worker")
+    candidates = [named] if named else [os.path.join(root, place) for place in places]
     for path in candidates:
         if os.access(path, os.X_OK):
             return os.path.abspath(path)
     raise BedError(f"the program is not built: {' or '.join(candidates)}")
+
+
+@pytest.fixture(scope="session")
+def built():
+    """The path of the built program."""
+    return binary()
 
 
 @pytest.fixture

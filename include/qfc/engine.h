@@ -7,7 +7,10 @@
  *
  * Each call ends in exactly one `done`, never from within the function that started it, unless it is cancelled.
  * Errors carry the kinds of http.h; REFUSED with the HTTP status in `code` for an answer of 400 and more, AGAIN for
- * 503 and 429. Each says what was tried and what the engine answered:
+ * 503 and 429, and where another engine has taken this one's place and does not speak the version (400). An answer that
+ * makes no sense is INVALID, or UNKNOWN where the call may have changed something. When the version cannot be
+ * negotiated, the calls that wait for it end in UNREACHABLE, as nothing of them was sent, or, for a version that is
+ * refused, in REFUSED with the code 0. Each says what was tried and what the engine answered:
  *     create container qfc-4f1c...-1: the engine answered 404: No such image: qgis3:latest
  *     connect to the engine at /var/run/docker.sock: permission denied: this user is not in the group "docker" (998)
  *         that owns the socket
@@ -57,6 +60,7 @@ struct qfc_engine_reply {
     struct qfc_buffer *data; /* a caller may take it with qfc_buffer_take */
 };
 
+/* `reply` is null where `error` is not. */
 typedef void qfc_engine_done(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply);
 
 /* Returns null with QFC_ERROR_USAGE for a host or certificates that cannot be used (the message names DOCKER_HOST or
@@ -83,9 +87,9 @@ int qfc_engine_probe(struct qfc_engine *engine, QFC_ENGINE_END);
 /* Is there an image of that name or id? REFUSED 404: no. Sets data: its id ("sha256:..."). */
 int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END);
 
-/* Creates a container from a JSON body of the API. Sets id. A name that is taken is no error but a success with the
- * id of the one that has it: names are made so that it can only be the same attempt (libcurl and others repeat a POST
- * on a stale connection). `json` is the caller's until `done`; it may hold secrets and appears in no error. */
+/* Creates a container from a JSON body of the API. Sets id. A name that is taken is no error but a success with status
+ * 409 and the id of the one that has it: names are made so that it can only be the same attempt, whose answer was lost.
+ * `json` is the caller's until `done`; it may hold secrets and appears in no error. */
 int qfc_engine_create(struct qfc_engine *engine, const char *name, const char *json, size_t json_size, QFC_ENGINE_END);
 
 /* PUT of a tar into a directory of a container that may not have been started yet. 404: no such directory. */
@@ -97,6 +101,8 @@ int qfc_engine_put_archive(struct qfc_engine *engine, const char *id, const char
  * that no exit is missed however short the run. `started` is called first (its call has then ended, but not the
  * wait), and `done` when the container has exited: exit_code is set. When the start fails, `started` says so and
  * `done` is not called. Cancelling ends both. A wait whose answer is lost ends `done` with UNKNOWN: inspect tells.
+ * A wait that fails before the start was sent is a start that failed: REFUSED, or UNREACHABLE, as for certain nothing
+ * was started. An engine that holds the wait's headers back until the exit is sent the start after a second.
  */
 int qfc_engine_run(struct qfc_engine *engine, const char *id, qfc_engine_done *started, QFC_ENGINE_END);
 

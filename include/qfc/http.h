@@ -4,6 +4,10 @@
  * Everything happens on the loop's thread. A transfer ends in exactly one call of `on_done`, unless it is cancelled;
  * `on_done` is never called from within qfc_http_start, and anything, also qfc_http_start, qfc_http_cancel and freeing
  * the caller's own things, may be called from it.
+ *
+ * Connections are kept and used again. When one of these breaks before an answer came, the request is sent once more on
+ * a fresh one, unless its method is POST or PATCH: these end in UNKNOWN. No redirects, no .netrc, HTTP/1.1. A program
+ * that uses TLS ignores SIGPIPE.
  */
 #pragma once
 
@@ -51,7 +55,8 @@ struct qfc_http_request {
     /* The answer's headers are there; for 1xx it is not called. May be null. */
     void (*on_headers)(void *userdata, int status);
     /* A piece of the body of a 2xx answer, in place of collecting it; return -1 to abort (on_done:
-     * QFC_ERROR_INVALID). May be null. Bodies of other answers are always collected (cut at 64 KB, never refused). */
+     * QFC_ERROR_INVALID). May be null. Bodies of other answers are always collected (cut at 64 KB, never refused;
+     * the transfer ends there). */
     int (*on_data)(void *userdata, const char *data, size_t size);
     /*
      * The end. `error` is null when an answer came whole, whatever its status; else `response` is null. Kinds:

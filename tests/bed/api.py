@@ -15,11 +15,12 @@ import urllib.parse
 from .rows import PACKAGE_FILE, PROJECT_FILE
 
 PREFIX = "/api/v1/"
+UUID = "[0-9a-f-]{36}"
 ROUTES = [
-    ("GET", re.compile(r"files/(?P<project>[0-9a-f-]{36})/?"), "list"),
-    ("GET", re.compile(r"files/(?P<project>[0-9a-f-]{36})/(?P<name>.+?)/?"), "download"),
-    ("POST", re.compile(r"files/(?P<project>[0-9a-f-]{36})/(?P<name>.+?)/?"), "upload"),
-    ("POST", re.compile(r"packages/(?P<project>[0-9a-f-]{36})/(?P<job>[0-9a-f-]{36})/files/(?P<name>.+?)/?"), "package"),
+    ("GET", re.compile(f"files/(?P<project>{UUID})/?"), "list"),
+    ("GET", re.compile(f"files/(?P<project>{UUID})/(?P<name>.+?)/?"), "download"),
+    ("POST", re.compile(f"files/(?P<project>{UUID})/(?P<name>.+?)/?"), "upload"),
+    ("POST", re.compile(f"packages/(?P<project>{UUID})/(?P<job>{UUID})/files/(?P<name>.+?)/?"), "package"),
 ]
 
 
@@ -147,7 +148,8 @@ class Api:
 
     def _obey_rules(self, request):
         with self._lock:
-            rules = [r for r in self._rules if r["times"] != 0 and r["match"].search(f"{request.method} {request.path}")]
+            line = f"{request.method} {request.path}"
+            rules = [rule for rule in self._rules if rule["times"] != 0 and rule["match"].search(line)]
             for rule in rules:
                 rule["times"] = None if rule["times"] is None else rule["times"] - 1
         for rule in rules:
@@ -184,8 +186,8 @@ class Api:
 
     def _file(self, request):
         return self.database.one(
-            "SELECT f.*, v.content FROM filestorage_file f JOIN filestorage_fileversion v ON v.id = f.latest_version_id "
-            "WHERE f.project_id = %s AND f.name = %s AND f.file_type = 1",
+            "SELECT f.*, v.content FROM filestorage_file f "
+            "JOIN filestorage_fileversion v ON v.id = f.latest_version_id WHERE f.project_id = %s AND f.name = %s AND f.file_type = 1",
             request.parts["project"],
             request.parts["name"],
         )

@@ -82,6 +82,12 @@ def abandoned():
     return found
 
 
+def sweep():
+    """Removes abandoned directories, once servers and engines in them have been seen to."""
+    for path in abandoned():
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _is_abandoned(path):
     try:
         with open(os.path.join(path, ".owner"), encoding="ascii") as file:

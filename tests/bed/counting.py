@@ -1,8 +1,8 @@
 """Counts tests for tests/run: hooks that conftest.py takes over.
 
 A test has passed when each of its phases has; a skipped one has failed, since nothing was tested. The file named by
-QFC_TEST_COUNTS gets one line per test file: its path, how many passed, how many failed; none of both where all its tests
-were left out.
+QFC_TEST_COUNTS gets one line per test file: its path, how many passed, how many failed; none of both where all its
+tests were left out.
 """
 
 import os

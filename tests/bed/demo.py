@@ -69,6 +69,7 @@ def demo(binary, arguments):
     print("starting PostgreSQL, making the stand-in image and a network", flush=True)
     postgres.sweep()
     engines.sweep()
+    cleanup.sweep()
     engine = engines.find()
     server = postgres.Server()
     directory, _ = cleanup.directory("worker")

@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 import tarfile
+import time
 import urllib.parse
 
 NEWEST = (1, 44)
@@ -125,7 +126,15 @@ class Docker:
         self.post(f"/containers/{container}/kill", signal=signal)
 
     def remove(self, container):
-        self.delete(f"/containers/{container}", missing_ok=True, force=1, v=1)
+        """Returns when it is gone, whoever removes it: 409 says that somebody else is about to."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return self.delete(f"/containers/{container}", missing_ok=True, force=1, v=1)
+            except DockerError as error:
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def inspect(self, container):
         return self.get(f"/containers/{container}/json")

@@ -224,7 +224,7 @@ def find():
     if os.geteuid() == 0 and shutil.which("dockerd"):
         return OwnEngine()
     raise BedError(
-        f"no engine answers on {named or DEFAULT_SOCKET}, and none of our own can be started: that needs root and dockerd"
+        f"no engine answers on {named or DEFAULT_SOCKET}, and to start one of our own needs root and dockerd"
     )
 
 

@@ -115,7 +115,8 @@ class Server:
     def _initialise(self):
         if self.account:
             os.chown(self.directory, self.account.pw_uid, self.account.pw_gid)
-        self._run(f"{self.bin}/initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N")
+        options = ["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync"]
+        self._run(f"{self.bin}/initdb", "-D", self.data, *options)
         with open(os.path.join(self.data, "pg_hba.conf"), "w", encoding="utf-8") as file:
             file.write(ACCESS)
 

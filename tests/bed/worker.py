@@ -119,8 +119,8 @@ class Worker:
         return self.start(*args, **env).wait(timeout)
 
     def wait_for(self, predicate, what="what was waited for", limit=GENEROUS_S):
-        """Asks again and again until the predicate gives something true, and returns that. Fails when all processes have
-        ended before, or the limit has passed."""
+        """Asks again and again until the predicate gives something true, and returns that. Fails when all processes
+        have ended before, or the limit has passed."""
         deadline = time.monotonic() + limit
         while True:
             idle = all(process.process.poll() is not None for process in self._started)

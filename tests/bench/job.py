@@ -79,12 +79,35 @@ def _time(line):
     return datetime.datetime.fromisoformat(line["time"].rstrip("Z")).timestamp() * 1000
 
 
+def processor_ms(pid):
+    """What a process's only thread has computed so far."""
+    with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+        return int(file.read().split()[0]) / 1e6
+
+
 class Running:
     """The worker that runs."""
 
     def __init__(self, worker, database, projects):
-        self.database, self.projects = database, projects
+        self.database, self.projects, self._jobs = database, projects, 0
         self.process = worker.start("run", "--concurrency", 1, QFIELDCLOUD_DEFAULT_NETWORK=NETWORK)
+        self._backend = worker.wait_for(self._find_backend, "a connection to the database")
+
+    def _find_backend(self):
+        return self.database.value(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    def warmed_up(self):
+        """From here on processor time counts."""
+        self._jobs, self._before = 0, self._processor_ms()
+
+    def _processor_ms(self):
+        return [processor_ms(pid) for pid in (self.process.pid, self._backend)]
+
+    def processor_ms_per_job(self):
+        """Of the worker, and of its connection's process in PostgreSQL, looking for jobs included."""
+        return [(after - before) / self._jobs for before, after in zip(self._before, self._processor_ms())]
 
     def _lines(self, jobs, begins):
         lines = self.process.output().lines
@@ -101,6 +124,7 @@ class Running:
         """Milliseconds per job, and the means of the phases."""
         jobs = queue(self.database, self.projects)
         self._wait(jobs)
+        self._jobs += len(jobs)
         claimed, started, finished = (
             [_time(line) for line in self._lines(jobs, word)] for word in ("claimed", "started", "finished")
         )
@@ -120,7 +144,7 @@ def record_worker(worker, database, projects, engine, directory):
         "run", "--drain", DOCKER_HOST=f"unix://{recorder.path}", QFIELDCLOUD_DEFAULT_NETWORK=NETWORK
     )
     recorder.close()
-    if not output.messages("info") or database.value("SELECT count(*) FROM core_job WHERE status = 'finished'") != 1:
+    if database.value("SELECT count(*) FROM core_job WHERE status = 'finished'") != 1:
         raise BedError(f"the job for the recorder was not finished:\n{output}")
     return recorder.calls(), recorder.body()
 
@@ -184,7 +208,10 @@ def run(bed, pairs):
             time.sleep(PAUSE_S)
         if number < 0:
             plain.calls.clear()
+            running.warmed_up()
         else:
             measured.append((batches[running], batches[plain]))
+    processor = running.processor_ms_per_job()
     running.process.stop()
     report(measured, plain)
+    print("Processor time per job in ms: the worker {:.1f}, its backend of PostgreSQL {:.1f}".format(*processor))

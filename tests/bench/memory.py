@@ -49,7 +49,7 @@ def measure_worker(bed):
     bed.worker.wait_for(lambda: len(said(process, "started")) >= JOBS, f"{JOBS} containers")
     time.sleep(SETTLE_S)
     busy = private_kb(process.pid)
-    running = len(bed.engine.docker.get("/containers/json", filters={"ancestor": [bed.ground.image]}))
+    running = sum(container["State"] == "running" for container in bed.containers())
     if running != JOBS:
         raise BedError(f"{running} containers ran, not {JOBS}:\n{process.output()}")
     process.stop(signal.SIGQUIT)

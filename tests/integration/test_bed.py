@@ -1,26 +1,22 @@
 """Tests of the test bed itself: what the other tests rest on."""
 
-import json
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 import uuid
 
 import psycopg2
 import pytest
 
 from bed import BedError, cleanup, docker, engine as engines, schema
-from bed.api import Api
 from bed.ctests import judge
 from bed.leftovers import Leftovers
+from bed.played import PROJECT
 from bed.rows import changes
 from bed.worker import Worker
 
 RELEASES = ["v25.27", "v25.30", "v26.3", "v26.10", "v26.17", "v26.20", "v26.21", "v26.22", "v26.25"]
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PROJECT = "b096ff14-1996-449a-ac18-c3c75c8944a7"
 
 
 # PostgreSQL and the schema
@@ -62,7 +58,8 @@ def test_each_release_takes_one_row_of_everything(database):
     counts = {table: len(rows) for table, rows in database.dump().items()}
     seeds = {"core_projectseed", "project_projectseed", "auditlog_logentry"}
     assert {table for table, count in counts.items() if not count} <= seeds
-    deltas = database.execute("SELECT delta_id FROM core_applyjobdelta WHERE apply_job_id = %s ORDER BY id", applied["id"])
+    of_job = "SELECT delta_id FROM core_applyjobdelta WHERE apply_job_id = %s ORDER BY id"
+    deltas = database.execute(of_job, applied["id"])
     assert len(deltas) == 2 and deltas[0]["delta_id"] == delta["id"]
     members = database.execute("SELECT name FROM organizations_with_roles_vw ORDER BY rank DESC")
     assert [row["name"] for row in members] == ["admin", "admin", "member"]
@@ -187,295 +184,6 @@ def test_what_a_killed_run_left_is_found(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".owner").write_text(owner)
     assert cleanup.abandoned() == [str(tmp_path / "qfc-bed-x-1")]
-
-
-# The stand-in image
-
-
-class Played:
-    """What a container left: exit code, log, the feedback's archive member and bytes."""
-
-    def __init__(self, ground, *args, **options):
-        container = ground.create(*args, **{"network": "none", **options})
-        try:
-            ground.docker.start(container)
-            self.code = ground.docker.wait(container)
-            self.log = ground.docker.logs(container)
-            self.member, self.bytes = ground.docker.member(container, "/io/feedback.json")
-            self.state = ground.docker.inspect(container)["State"]
-        finally:
-            ground.docker.remove(container)
-
-    @property
-    def feedback(self):
-        return json.loads(self.bytes)
-
-
-def package(ground, scenario, **options):
-    return Played(ground, "package", PROJECT, f"{scenario}.qgs", "qgiscore", **options)
-
-
-DELTAS = {
-    "id": "d8a1c4cc-9f1b-41a8-8d1c-0c4d5e0e4b2c",
-    "deltas": [
-        {
-            "uuid": "1",
-            "new": {"uuid": "no", "a": ['}"', {"b": "\\"}]},
-            "localLayerId": 'a "layer" {',
-            "sourcePk": "12",
-            "method": "patch",
-        },
-        {"sourcePk": None, "uuid": "2", "old": None, "localLayerId": "b", "method": "create"},
-        {"uuid": "3", "sourcePk": "text", "localLayerId": "c", "method": "delete"},
-    ],
-    "files": [{"uuid": "no"}],
-    "clientPks": {"x__y__z": "5"},
-}
-
-
-@pytest.mark.parametrize(
-    "args, workflow, steps",
-    [
-        (("package", PROJECT, "any.qgs", "qgiscore"), "package_project", 7),
-        (("apply_deltas", PROJECT, "any.qgs"), "apply_changes", 5),
-        (("process_projectfile", PROJECT, "any.qgs"), "process_projectfile", 8),
-        (("create_project", PROJECT), "create_project", 4),
-    ],
-)
-def test_each_workflow_goes_well(ground, args, workflow, steps):
-    played = Played(ground, *args, files={"deltafile.json": json.dumps(DELTAS).encode()})
-    assert played.code == 0
-    feedback = played.feedback
-    assert (feedback["feedback_version"], feedback["workflow_id"]) == ("2.0", workflow)
-    assert [step["stage"] for step in feedback["steps"]] == [2] * steps
-    assert list(feedback["outputs"]) == [step["id"] for step in feedback["steps"]]
-    assert "error" not in feedback
-    assert played.log.count(b"::<<<::") == played.log.count(b"::>>>::") == steps
-    assert b"No QFieldCloud to ask" in played.log
-
-
-def delta_results(ground, scenario, deltas):
-    played = Played(ground, "apply_deltas", PROJECT, f"{scenario}.qgs", files={"deltafile.json": deltas})
-    return played.feedback["outputs"]["apply_deltas"]["delta_feedback"]
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_deltas_are_read_from_the_delta_file(ground, indent):
-    results = delta_results(ground, "success", json.dumps(DELTAS, indent=indent).encode())
-    assert [result["delta_id"] for result in results] == ["1", "2", "3"]
-    assert [result["modified_pk"] for result in results] == [12, None, "text"]
-    assert [result["layer_id"] for result in results] == ['a "layer" {', "b", "c"]
-    assert {result["delta_file_id"] for result in results} == {DELTAS["id"]}
-    assert {result["status"] for result in results} == {"status_applied"}
-
-
-def test_deltas_get_the_results_asked_for(ground):
-    results = delta_results(ground, "deltas@status_conflict,-,status_apply_failed", json.dumps(DELTAS).encode())
-    found = [(result["delta_id"], result["status"]) for result in results]
-    assert found == [("1", "status_conflict"), ("3", "status_apply_failed")]
-
-
-def test_a_workflow_error_exits_0_and_says_why(ground):
-    played = package(ground, "workflow_error@4")
-    assert played.code == 0
-    assert [step["stage"] for step in played.feedback["steps"]] == [2, 2, 2, 1, 0, 0, 0]
-    assert "Package Project" in played.feedback["error"]
-    assert played.feedback["error_stack"].endswith("\n")
-
-
-@pytest.mark.parametrize(
-    "scenario, code, feedback",
-    [
-        ("usage_error", 2, False),
-        ("crash@139", 139, False),
-        ("crash", 1, False),
-        ("no_feedback", 0, False),
-        ("empty_feedback", 0, True),
-    ],
-)
-def test_exit_codes_with_and_without_feedback(ground, scenario, code, feedback):
-    played = package(ground, scenario)
-    assert played.code == code
-    assert (played.member is not None) == feedback
-
-
-def test_too_few_arguments_are_a_usage_error(ground):
-    played = Played(ground, "package", PROJECT)
-    assert played.code == 2 and played.log.startswith(b"usage: COMMAND package")
-
-
-def test_broken_feedback_is_no_json(ground):
-    with pytest.raises(ValueError):
-        package(ground, "broken_feedback").feedback
-
-
-def test_array_feedback_is_no_object(ground):
-    assert isinstance(package(ground, "array_feedback").feedback, list)
-
-
-def test_nan_feedback_has_what_postgresql_refuses(ground, database):
-    text = package(ground, "nan_feedback").bytes.decode()
-    odd = json.loads(text, parse_float=str, parse_int=str, parse_constant=str)["outputs"]["odd"]
-    assert odd["nan"] == "NaN" and odd["minus"] == "-Infinity" and odd["nul"] == "a\0b" and odd["lone"] == "a\ud800b"
-    assert odd["escaped"] == "\\u0000" and odd["long"] == "123456789012345678901234567890" and odd["exact"] == "1.10"
-    with pytest.raises(psycopg2.errors.InvalidTextRepresentation):
-        database.execute("SELECT %s::jsonb", text)
-
-
-def test_big_feedback_is_good_and_as_big_as_asked(ground):
-    played = package(ground, "big_feedback@3")
-    assert 3 << 20 < len(played.bytes) < (3 << 20) + 10000
-    assert len(played.feedback["filler"]) == 3 << 20
-
-
-@pytest.mark.parametrize(
-    "scenario, kind", [("symlink_feedback", "issym"), ("directory_feedback", "isdir"), ("fifo_feedback", "isfifo")]
-)
-def test_feedback_that_is_no_file(ground, scenario, kind):
-    assert getattr(package(ground, scenario).member, kind)()
-
-
-def test_a_dirty_log_has_all_that_a_log_should_not(ground):
-    log = package(ground, "dirty_log").log
-    assert b"\0" in log and b"\033[31m" in log and log.endswith(b"no newline")
-    # An engine that keeps logs as JSON has replaced broken UTF-8 already.
-    assert b"\377\376" in log or "\ufffd\ufffd" in log.decode()
-
-
-def test_a_big_log_is_as_big_as_asked(ground):
-    log = package(ground, "big_log@2").log
-    assert 2 << 20 < len(log) < (2 << 20) + 10000 and log.endswith(b"the last line\n")
-
-
-def test_error_stack_as_an_array_and_error_without_text(ground):
-    assert isinstance(package(ground, "stack_array").feedback["error_stack"], list)
-    assert package(ground, "empty_error").feedback["error"] == ""
-    assert package(ground, "null_error").feedback["error"] is None
-
-
-def test_a_gate_is_opened_from_outside(ground):
-    container = ground.create("package", PROJECT, "gate.qgs", "qgiscore", network="none")
-    try:
-        ground.docker.start(container)
-        assert ground.docker.inspect(container)["State"]["Running"]
-        ground.docker.put(container, "/io", {"go": b""})
-        assert ground.docker.wait(container) == 0
-    finally:
-        ground.docker.remove(container)
-
-
-def test_sigterm_is_ignored_like_by_the_real_container(ground):
-    container = ground.create("package", PROJECT, "sleep@600.qgs", "qgiscore", network="none")
-    try:
-        ground.docker.start(container)
-        ground.docker.kill(container, "TERM")
-        assert ground.docker.inspect(container)["State"]["Running"]
-        ground.docker.kill(container)
-        assert ground.docker.wait(container) == 137
-    finally:
-        ground.docker.remove(container)
-
-
-def test_the_log_shows_what_the_container_was_given(ground):
-    log = package(ground, "environment", env={"JOB_ID": "x y"}, CapDrop=["ALL"]).log.decode()
-    assert "VARIABLE JOB_ID=x y\n" in log and "ARGUMENT environment.qgs\n" in log
-    assert "STATUS CapEff:\t0000000000000000\n" in log
-
-
-def test_running_out_of_memory_is_seen_by_the_engine(ground):
-    played = package(ground, "out_of_memory", Memory=32 << 20)
-    assert (played.code, played.state["OOMKilled"]) == (137, True)
-    played = package(ground, "out_of_memory_child", Memory=32 << 20)
-    assert (played.code, played.state["OOMKilled"]) == (1, True)
-
-
-def test_a_container_works_with_all_that_a_worker_takes_from_it(ground):
-    confined = {"CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": True, "PidsLimit": 256}
-    volumes = [{"Type": "volume", "Target": path} for path in ("/io", "/tmp")]
-    played = package(ground, "success", Mounts=volumes, **confined)
-    assert played.code == 0 and "error" not in played.feedback
-
-
-# The API player
-
-
-def running_package(database, scenario="success", **values):
-    project = database.project(qgis_file=f"{scenario}.qgs", files=["data.gpkg", "a dir/né & ü.csv"], **values)
-    return project, database.job(project, status="started")
-
-
-def play_with_api(ground, api, project, job, token, scenario="success"):
-    env = {"QFIELDCLOUD_URL": api.url, "QFIELDCLOUD_TOKEN": token, "JOB_ID": str(job["id"])}
-    return Played(ground, "package", str(project["id"]), f"{scenario}.qgs", "qgiscore", network=ground.network, env=env)
-
-
-@pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
-def test_a_container_downloads_and_uploads(ground, database, api):
-    project, job = running_package(database)
-    token = database.token(database.get("core_user", job["created_by_id"]))
-    played = play_with_api(ground, api, project, job, token["key"])
-    assert played.code == 0 and "error" not in played.feedback, played.log.decode()
-    assert [request.route for request in api.requests] == ["list"] + ["download"] * 3 + ["package"] * 2
-    assert {request.status for request in api.requests} == {200}
-    data = f"the data of {project['id']}\n".encode()
-    assert api.uploaded(job) == {"data.gpkg": data, "project_qfield.qgz": b"the project success.qgs\n"}
-
-
-def test_deltas_change_the_projects_file(ground, database, api):
-    project = database.project()
-    job = database.apply_job(project, [database.delta(project)], status="started")
-    token = database.token(database.get("core_user", job["created_by_id"]))
-    env = {"QFIELDCLOUD_URL": api.url, "QFIELDCLOUD_TOKEN": token["key"], "JOB_ID": str(job["id"])}
-    files = {"deltafile.json": json.dumps(DELTAS).encode()}
-    args = ("apply_deltas", str(project["id"]), "success.qgs")
-    played = Played(ground, *args, network=ground.network, env=env, files=files)
-    assert "error" not in played.feedback
-    key = f"projects/{project['id']}/files/data.gpkg"
-    assert database.objects[key] == f"this is data.gpkg\nwith deltas of {job['id']}\n".encode()
-    assert database.value("SELECT latest_version_count FROM filestorage_file WHERE name = 'data.gpkg'") == 2
-
-
-def test_a_refused_token_is_a_workflow_error(ground, database, api):
-    project, job = running_package(database)
-    played = play_with_api(ground, api, project, job, "wrong")
-    assert played.code == 0
-    assert played.feedback["error_type"] == "API_TOKEN_EXPIRED"
-    assert '"401 Unauthorized"' in played.feedback["error"]
-    assert [step["stage"] for step in played.feedback["steps"]] == [2, 1, 0, 0, 0, 0, 0]
-    assert [request.status for request in api.requests] == [401]
-
-
-def ask(url, token):
-    request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-
-
-def test_only_a_workers_live_token_of_a_running_job_is_taken(database, api):
-    project, job = running_package(database)
-    owner = database.get("core_user", project["owner_id"])
-    url = f"{api.url}files/{project['id']}/"
-    good = database.token(owner)["key"]
-    assert ask(url, good)[0] == 200
-    assert ask(url, "")[0] == 401
-    assert ask(url, database.token(owner, expires_in_s=-1)["key"])[0] == 401
-    assert ask(url, database.token(owner, client_type="qfield")["key"])[0] == 401
-    assert ask(url, database.token(database.user())["key"])[0] == 403
-    database.update("core_job", job["id"], status="finished")
-    assert ask(url, good)[0] == 403
-
-
-def test_the_api_fails_when_told_to(database, api):
-    project, _ = running_package(database)
-    token = database.token(database.get("core_user", project["owner_id"]))["key"]
-    api.answer(500, match="GET .*/data.gpkg", times=1)
-    url = f"{api.url}files/{project['id']}/data.gpkg/"
-    assert ask(url, token)[0] == 500
-    assert ask(url, token) == (200, b"this is data.gpkg\n")
-    assert [request.status for request in api.requests] == [500, 200]
 
 
 # What is left over, and running the program
@@ -631,18 +339,6 @@ def test_an_engine_of_our_own_survives_what_tests_do_to_it(own_ground, database)
     assert not client.inspect(container)["State"]["Running"]
     engine.restart()
     assert [entry["Id"] for entry in client.containers()] == [container]
-
-
-def test_an_engine_of_our_own_reaches_the_api(own_ground, database):
-    project, job = running_package(database)
-    token = database.token(database.get("core_user", job["created_by_id"]))
-    api = Api(database, own_ground.engine, own_ground.gateway)
-    try:
-        played = play_with_api(own_ground, api, project, job, token["key"])
-    finally:
-        api.close()
-    assert "error" not in played.feedback
-    assert len(api.uploaded(job)) == 2
 
 
 def test_an_engine_of_our_own_leaves_nothing():

@@ -81,8 +81,10 @@ END {
         printf "%s{\"delta_id\": %s, \"status\": \"%s\", ", (printed++ ? ", " : ""), or_null(value[i, "uuid"]), result
         printf "\"modified_pk\": %s, ", (result == "status_applied" ? pk(value[i, "sourcePk"]) : "null")
         printf "\"msg\": \"%s\", ", (result == "status_applied" ? "Successfully applied delta!" : "Not applied.")
-        printf "\"feature_pk\": %s, \"layer_id\": %s, ", or_null(value[i, "sourcePk"]), or_null(value[i, "localLayerId"])
-        printf "\"method\": %s, \"delta_file_id\": \"%s\", \"delta_index\": %d, ", or_null(value[i, "method"]), file_id, i - 1
+        printf "\"feature_pk\": %s, ", or_null(value[i, "sourcePk"])
+        printf "\"layer_id\": %s, ", or_null(value[i, "localLayerId"])
+        printf "\"method\": %s, ", or_null(value[i, "method"])
+        printf "\"delta_file_id\": \"%s\", \"delta_index\": %d, ", file_id, i - 1
         printf "\"conflicts\": null, \"e_type\": null, \"provider_errors\": null}"
     }
     printf "]"

@@ -1,7 +1,7 @@
 # What all scenarios share: the arguments, and playing a workflow's steps with their log and feedback.
 #
-# A scenario is a file scenarios/NAME.sh. A job plays it when its QGIS file is called NAME.qgs or NAME@PARAMETER.qgs; any
-# other file name plays `success`. It has $workflow, $project_id, $qgis_file and $parameter, and calls
+# A scenario is a file scenarios/NAME.sh. A job plays it when its QGIS file is called NAME.qgs or NAME@PARAMETER.qgs;
+# any other file name plays `success`. It has $workflow, $project_id, $qgis_file and $parameter, and calls
 #     play [N]         the workflow's steps, or only its first N; sets failed=1 when one fails
 #     write_feedback   /io/feedback.json of what was played; `feedback` prints it instead
 #     log TEXT         a line on stderr
@@ -81,7 +81,8 @@ play_step() {
         printf '::>>>::%s %s\n' "$uuid" $stage >&2
         [ $stage = 2 ] && outputs_json="$outputs_json${outputs_json:+, }\"$id\": $output"
     fi
-    steps_json="$steps_json${steps_json:+, }{\"id\": \"$id\", \"name\": \"$name\", \"stage\": $stage, \"returns\": $returns}"
+    step_json="{\"id\": \"$id\", \"name\": \"$name\", \"stage\": $stage, \"returns\": $returns}"
+    steps_json="$steps_json${steps_json:+, }$step_json"
 }
 
 feedback() {

@@ -19,6 +19,9 @@
 #include "qfc/text.h"
 #include "qfc/token.h"
 
+/* The names that a connection would bring are planted. */
+#include "../../queue/queue_private.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -415,12 +418,59 @@ static int send_to_pg(struct qfc_error *error)
     uv_loop_t loop;
     assert_int_equal(uv_loop_init(&loop), 0);
     struct qfc_pg *pg = qfc_pg_new(&loop, &options, error);
-    int r = pg ? qfc_pg_send(pg, &batch, QFC_PG_TRANSACTION, never_answered, NULL, NULL, error) : -1;
+    int r = pg ? qfc_pg_send(pg, &batch, 0, never_answered, NULL, NULL, error) : -1;
     qfc_pg_free(pg);
     end_loop(&loop);
     qfc_statements_free(&setup);
     return end_with_list(&batch, before, r);
 }
+
+/* --- queue -------------------------------------------------------------------------------------------------------- */
+
+static void no_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)
+{
+}
+
+static void never_claimed(void *userdata, const struct qfc_error *error, const struct qfc_claim *claim)
+{
+    fail_msg("a claim ended that was never sent");
+}
+
+static const char *const ids[] = {"6b1f", "9a02", NULL};
+static const struct qfc_ending ending = {.container = "c0", .output = "", .feedback_extra = "{}"};
+static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
+
+/* Calls of the queue: a name, and the call. Each may take `writes`, which it empties whatever comes of it. */
+#define QUEUE_SCENARIOS(X)                                                                                             \
+    X(claim, qfc_queue_claim(queue, 4, never_claimed, NULL, error))                                                    \
+    X(return_strays, qfc_queue_return_strays(queue, ids, 2, never_answered, NULL, error))                              \
+    X(watch_rows, qfc_queue_watch(queue, ids, ids, 2, never_answered, NULL, error))                                    \
+    X(read_job, qfc_queue_read(queue, &job, ids, never_answered, NULL, error))                                         \
+    X(prepare_job, qfc_queue_prepare(queue, &job, "c0", &writes, never_answered, NULL, error))                         \
+    X(finish_job, qfc_queue_finish(queue, &job, &ending, &writes, never_answered, NULL, error))                        \
+    X(put_back_job, qfc_queue_put_back(queue, &job, &put_back, &writes, never_answered, NULL, error))
+
+#define DEFINE_QUEUE_SCENARIO(name, call)                                                                              \
+    static int name(struct qfc_error *error)                                                                           \
+    {                                                                                                                  \
+        static const struct qfc_name names[] = {{"project", "p"}, {"qgis_file_name", "f"},    {"qgis_version", "v"},   \
+                                                {"table", "t"},   {"images_by_qgis", "true"}, {NULL, NULL}};           \
+        const struct qfc_queue_options options = {                                                                     \
+            .conninfo = "host=/nonexistent", .types = (const char *const[]){"package", NULL}, .on_state = no_state};   \
+        uv_loop_t loop;                                                                                                \
+        struct qfc_statements writes = {0};                                                                            \
+        fill(&writes);                                                                                                 \
+        assert_int_equal(uv_loop_init(&loop), 0);                                                                      \
+        struct qfc_queue *queue = qfc_queue_new(&loop, &options, error);                                               \
+        if (queue)                                                                                                     \
+            queue->names = names;                                                                                      \
+        int r = queue ? (call) : -1;                                                                                   \
+        qfc_statements_free(&writes);                                                                                  \
+        qfc_queue_free(queue);                                                                                         \
+        end_loop(&loop);                                                                                               \
+        return r;                                                                                                      \
+    }
+QUEUE_SCENARIOS(DEFINE_QUEUE_SCENARIO)
 
 #define SCENARIO(name)                                                                                                 \
     {                                                                                                                  \
@@ -447,6 +497,6 @@ int main(void)
                                        SCENARIO(print_statements),
                                        SCENARIO(start_http),
                                        SCENARIO(send_to_pg),
-                                       LIST_SCENARIOS(LIST_SCENARIO)};
+                                       LIST_SCENARIOS(LIST_SCENARIO) QUEUE_SCENARIOS(LIST_SCENARIO)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -832,7 +832,8 @@ static void cancelling_a_run_early(void **state)
     assert_int_equal(qfc_engine_run(bed->engine, "a", on_started, END), 0);
     uv_run(&bed->loop, UV_RUN_NOWAIT);
     qfc_engine_cancel(bed->call);
-    uv_run(&bed->loop, UV_RUN_DEFAULT);
+    uv_run(&bed->loop, UV_RUN_NOWAIT);
+    assert_false(uv_loop_alive(&bed->loop));
     assert_int_equal(bed->started + bed->done, 0);
     sem_post(&bed->go);
     player_stop(&bed->player);
@@ -909,9 +910,12 @@ static void logs_that_fail(void **state)
     bed->in_log = give_up;
     CALL(qfc_engine_logs(bed->engine, "a", on_log, END));
     assert_failed(bed, QFC_ERROR_INVALID, 0, "given up");
+    ROUTE(LOG("\1\0\0\0\0\0\0\1x\1\0\0\0\0\0\0\1y"));
+    qfc_buffer_free(&bed->log);
     bed->in_log = cancel_in_log;
     CALL(qfc_engine_logs(bed->engine, "a", on_log, END));
     assert_int_equal(bed->done, 0);
+    assert_string_equal(qfc_buffer_text(&bed->log), "x");
     bed->in_log = free_in_log;
     CALL(qfc_engine_logs(bed->engine, "a", on_log, END));
     assert_int_equal(bed->done, 0);

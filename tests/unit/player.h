@@ -6,7 +6,6 @@
  */
 #pragma once
 
-#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -52,6 +51,13 @@ struct player_connection {
     int fd;
     unsigned number;
 };
+
+/* Not assert(): that may be compiled out, and cmocka's may be used by the test's own thread only. */
+static inline void player_check(bool good)
+{
+    if (!good)
+        abort();
+}
 
 static inline bool player_write(int fd, const void *data, size_t size)
 {
@@ -101,7 +107,7 @@ static inline bool player_more(struct player_input *input)
     if (n <= 0)
         return false;
     char *data = realloc(input->data, input->size + (size_t)n + 1);
-    assert(data);
+    player_check(data != NULL);
     memcpy(data + input->size, piece, (size_t)n);
     input->data = data;
     input->size += (size_t)n;
@@ -113,7 +119,7 @@ static inline char *player_take(struct player_input *input, size_t size)
 {
     char *taken = malloc(size + 1);
 
-    assert(taken && size <= input->size);
+    player_check(taken && size <= input->size);
     memcpy(taken, input->data, size);
     taken[size] = '\0';
     memmove(input->data, input->data + size, input->size - size + 1);
@@ -152,7 +158,7 @@ static inline bool player_read_chunks(struct player_input *input, struct request
         if (!chunk)
             return false;
         request->body = realloc(request->body, request->body_size + size + 1);
-        assert(request->body);
+        player_check(request->body != NULL);
         memcpy(request->body + request->body_size, chunk, size);
         request->body_size += size;
         free(chunk);
@@ -184,7 +190,7 @@ static inline struct request *player_keep(struct player *player, const struct re
         *kept = *request;
     }
     pthread_mutex_unlock(&player->lock);
-    assert(kept);
+    player_check(kept != NULL);
     return kept;
 }
 
@@ -220,7 +226,7 @@ static inline void *player_accept(void *userdata)
         struct player_connection *connection = malloc(sizeof *connection);
         unsigned n = player->connections;
 
-        assert(connection && n < PLAYER_CONNECTIONS);
+        player_check(connection && n < PLAYER_CONNECTIONS);
         *connection = (struct player_connection){.player = player, .fd = fd, .number = n + 1};
         player->fds[n] = fd;
         pthread_create(&player->threads[n], NULL, player_serve, connection);
@@ -238,13 +244,13 @@ static inline void player_start(struct player *player,
     player->play = play;
     pthread_mutex_init(&player->lock, NULL);
     strcpy(player->directory, "/tmp/qfc-player-XXXXXX");
-    assert(mkdtemp(player->directory));
+    player_check(mkdtemp(player->directory) != NULL);
     chmod(player->directory, 0755);
     snprintf(player->path, sizeof player->path, "%s/socket", player->directory);
     strcpy(address.sun_path, player->path);
     player->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert(bind(player->listener, (struct sockaddr *)&address, sizeof address) == 0);
-    assert(listen(player->listener, 64) == 0);
+    player_check(bind(player->listener, (struct sockaddr *)&address, sizeof address) == 0);
+    player_check(listen(player->listener, 64) == 0);
     pthread_create(&player->acceptor, NULL, player_accept, player);
 }
 

@@ -71,7 +71,8 @@ FROM (
         JOIN core_organizationmember member ON member.organization_id = project.owner_id AND member.role = 'admin'
         UNION ALL
         -- Collaborators, and the members of teams that are collaborators.
-        SELECT 70, collaborator.project_id, person.id, collaborator.role::text, collaborator.is_incognito, 'collaborator'
+        SELECT 70, collaborator.project_id, person.id, collaborator.role::text, collaborator.is_incognito,
+            'collaborator'
         FROM core_projectcollaborator collaborator
         JOIN core_user person ON person.id = collaborator.collaborator_id AND person.type = 1
         UNION ALL

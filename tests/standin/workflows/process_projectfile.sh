@@ -33,7 +33,8 @@ layer() {
 }
 
 details() {
-    printf '{"project_details": {"project_name": "a stand-in", "crs": "EPSG:4326", "qgis_version": "3.40.6-Bratislava", '
+    printf '{"project_details": {"project_name": "a stand-in", "crs": "EPSG:4326", '
+    printf '"qgis_version": "3.40.6-Bratislava", '
     printf '"background_color": "#ffffff", "attachment_dirs": ["DCIM"], "data_dirs": [], "area_of_interest": "", '
     printf '"extent": "Polygon ((0.10000000000000001 0.2, 10.5 0.2, 10.5 5, 0.10000000000000001 5, '
     printf '0.10000000000000001 0.2))", "ordered_layer_ids": ["points_1", "areas_1"], "layers_by_id": {'
