@@ -135,3 +135,9 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
     }
     return send_transition(queue, &statements, writes, done, userdata, error);
 }
+
+int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_pg_done *done, void *userdata,
+                    struct qfc_error *error)
+{
+    return send_fenced(queue, writes, done, userdata, error);
+}

@@ -11,8 +11,7 @@
 #define PROBE_MIN_MS 250
 #define PROBE_MAX_MS 15000
 
-/* Is this something else than what was said last? Remembers it. */
-static bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message)
+bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message)
 {
     if (strcmp(said, message) == 0)
         return false;
@@ -92,28 +91,6 @@ void engine_lost(struct qfc_worker *worker, const struct qfc_error *why)
 {
     if (worker->engine_ready)
         engine_trouble(worker, why);
-}
-
-static void on_strays(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
-{
-    int count = error ? 0 : PQntuples(results->items[0]);
-    for (int row = 0; row < count; row++) {
-        const struct qfc_log_about about = {.job = qfc_pg_text(results->items[0], row, "id")};
-        qfc_log(QFC_LOG_WARNING, &about, "put back: the answer to its claim was lost with the connection");
-    }
-}
-
-/* After a lost connection: claims whose answer never came are nobody's. */
-static void return_strays(struct qfc_worker *worker)
-{
-    const char **known = calloc(worker->job_count + 1, sizeof *known);
-    if (!known)
-        return;
-    size_t count = 0;
-    for (const struct job *job = worker->jobs; job; job = job->next)
-        known[count++] = job->row.id;
-    qfc_queue_return_strays(worker->queue, known, count, on_strays, worker, NULL);
-    free(known);
 }
 
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)

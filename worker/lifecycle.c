@@ -41,14 +41,14 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_PREPARE] = {"prepare", "write `started`, the container's id and the token", start_prepare, DATABASE, true, 0, {
         [EVENT_DONE] = STEP_START,           [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REMOVE,     [EVENT_TAKEN] = STEP_REMOVE,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_START] = {"start", "ask for the container's end, and start it", start_start, ENGINE, true, 0, {
         [EVENT_DONE] = STEP_WAIT,            [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_INSPECT,      [EVENT_AGAIN] = STEP_INSPECT,   [EVENT_STOP] = STEP_IGNORE}},
     [STEP_WAIT] = {"wait", "wait for the container's end", start_wait, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_INSPECT,
-        [EVENT_AGAIN] = STEP_INSPECT,        [EVENT_LOST] = STEP_REMOVE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_AGAIN] = STEP_INSPECT,        [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
         [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_BY_TYPE}},
     [STEP_KILL] = {"kill", "kill it: its time is up", start_kill, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_SAME,
@@ -65,8 +65,11 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_FINISH] = {"finish", "write the outcome, all of it in one transaction", start_finish, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REMOVE,     [EVENT_TAKEN] = STEP_END,
-        [EVENT_SPENT] = STEP_REMOVE,         [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_SPENT] = STEP_REVOKE,         [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_REVOKE] = {"revoke", "delete the token of a job that is ours no more", start_revoke, DATABASE, false, 5, {
+        [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_REMOVE,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REMOVE,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_REMOVE] = {"remove", "remove the container", start_remove, ENGINE, false, 5, {
         [EVENT_DONE] = STEP_END,             [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_END,       [EVENT_STOP] = STEP_END}},
@@ -160,7 +163,7 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
         return;
     /* From the container's end on only the database can spoil things: what was collected counts. */
     bool collected = job->step == STEP_LOGS || job->step == STEP_FEEDBACK;
-    if (collected || job->step == STEP_REMOVE)
+    if (collected || job->step == STEP_REVOKE || job->step == STEP_REMOVE)
         return;
     job->failed = true;
     job->never_ran = job->step != STEP_FINISH;

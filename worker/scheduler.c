@@ -27,7 +27,6 @@ static void look_again_later(struct qfc_worker *worker)
         uv_timer_start(&worker->poll, on_poll, poll_delay_ms(worker), 0);
 }
 
-/* A row that could not be taken on goes back through the same strays as a claim whose answer was lost. */
 static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
 {
     for (size_t i = 0; i < claim->count; i++) {
@@ -35,10 +34,12 @@ static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
         const struct qfc_log_about about = {.job = row->id, .project = row->project_id};
         struct qfc_error error = QFC_NO_ERROR;
         qfc_log(QFC_LOG_INFO, &about, "claimed %s%s", row->type, row->attempt > 1 ? " again" : "");
-        if (job_begin(worker, row, &error) < 0)
+        if (job_begin(worker, row, &error) < 0) {
             qfc_log(QFC_LOG_ERROR, &about, "begin the job: %s", error.message);
-        else if (worker->stopping)
+            worker->strays = true;
+        } else if (worker->stopping) {
             job_happened(worker->jobs, EVENT_STOP, NULL);
+        }
     }
 }
 
@@ -46,7 +47,6 @@ static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
 static void consider_end(struct qfc_worker *worker, const struct qfc_claim *claim)
 {
     if (worker->mode == QFC_WORKER_SINGLE_SHOT) {
-        worker->had_shot = true;
         worker->stopping = true;
     } else if (worker->mode == QFC_WORKER_DRAIN && claim->count == 0 && worker->job_count == 0) {
         if (claim->pending == 0)
@@ -64,9 +64,12 @@ static void on_claimed(void *userdata, const struct qfc_error *error, const stru
 {
     struct qfc_worker *worker = userdata;
     worker->claiming = false;
-    if (error) {
-        qfc_log(QFC_LOG_WARNING, NULL, "%s", error->message);
-    } else {
+    if (error && error->kind == QFC_ERROR_UNKNOWN)
+        worker->strays = true;
+    if (error && is_news(worker->claim_trouble, error->message)) {
+        qfc_log(QFC_LOG_WARNING, NULL, "%s; this is said once, and tried again", error->message);
+    } else if (!error) {
+        worker->claim_trouble[0] = '\0';
         begin_jobs(worker, claim);
         consider_end(worker, claim);
     }
@@ -105,6 +108,30 @@ static struct job *find(struct qfc_worker *worker, const char *id)
     return job;
 }
 
+static void on_strays(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct qfc_worker *worker = userdata;
+    worker->strays = error != NULL;
+    int count = error ? 0 : PQntuples(results->items[0]);
+    for (int row = 0; row < count; row++) {
+        const struct qfc_log_about about = {.job = qfc_pg_text(results->items[0], row, "id")};
+        qfc_log(QFC_LOG_WARNING, &about, "put back: it was claimed, but its claim did not arrive");
+    }
+}
+
+void return_strays(struct qfc_worker *worker)
+{
+    worker->strays = true; /* until it is done */
+    const char **known = calloc(worker->job_count + 1, sizeof *known);
+    if (!known)
+        return;
+    size_t count = 0;
+    for (const struct job *job = worker->jobs; job; job = job->next)
+        known[count++] = job->row.id;
+    qfc_queue_return_strays(worker->queue, known, count, on_strays, worker, NULL);
+    free(known);
+}
+
 static void on_watched(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
     struct qfc_worker *worker = userdata;
@@ -128,7 +155,11 @@ static void on_watched(void *userdata, const struct qfc_error *error, const stru
 static void on_watch(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
-    if (worker->watching || worker->job_count == 0 || !qfc_queue_ready(worker->queue))
+    if (!qfc_queue_ready(worker->queue))
+        return;
+    if (worker->strays && !worker->claiming)
+        return_strays(worker);
+    if (worker->watching || worker->job_count == 0)
         return;
     const char **ids = calloc(2 * worker->job_count, sizeof *ids);
     if (!ids)

@@ -30,12 +30,16 @@ static const struct choice log_levels[] = {
     {NULL, 0},
 };
 
+static const struct choice sslmodes[] = {
+    {"disable", 0}, {"allow", 0}, {"prefer", 0}, {"require", 0}, {"verify-ca", 0}, {"verify-full", 0}, {NULL, 0},
+};
+
 struct setting {
     struct qfc_setting_info info;
     enum type type;
     size_t offset; /* in struct qfc_settings */
     long minimum, maximum;
-    const struct choice *choices;
+    const struct choice *choices; /* of a CHOICE; of a TEXT, where only these are allowed */
 };
 
 #define AT(member) offsetof(struct qfc_settings, member)
@@ -52,7 +56,10 @@ static const struct setting table[] = {
     {{"POSTGRES_PASSWORD", "", "Its password; never shown."}, SECRET, AT(postgres_password)},
     {{"POSTGRES_SSLMODE", "prefer", "TLS to PostgreSQL: disable, allow, prefer, require, verify-ca or verify-full."},
      TEXT,
-     AT(postgres_sslmode)},
+     AT(postgres_sslmode),
+     0,
+     0,
+     sslmodes},
     {{"DOCKER_HOST", "unix:///var/run/docker.sock", "The engine: unix://PATH or tcp://HOST:PORT."},
      TEXT,
      AT(docker_host)},
@@ -125,15 +132,6 @@ static void *member(struct qfc_settings *settings, const struct setting *setting
     return (char *)settings + setting->offset;
 }
 
-static int read_text(const char *value, char **ret_text, struct qfc_error *error)
-{
-    char *text = strdup(value);
-    if (!text)
-        return qfc_fail_memory(error);
-    *ret_text = text;
-    return 0;
-}
-
 static int read_number(const struct setting *setting, const char *value, long *ret_number, struct qfc_error *error)
 {
     if (!*value)
@@ -171,13 +169,25 @@ static int read_choice(const struct setting *setting, const char *value, long *r
     return qfc_fail(error, QFC_ERROR_USAGE, 0, "%s=%s: expected one of %s", setting->info.name, value, words);
 }
 
+static int read_text(const struct setting *setting, const char *value, char **ret_text, struct qfc_error *error)
+{
+    long known;
+    if (setting->choices && read_choice(setting, value, &known, error) < 0)
+        return -1;
+    char *text = strdup(value);
+    if (!text)
+        return qfc_fail_memory(error);
+    *ret_text = text;
+    return 0;
+}
+
 static int read_setting(const struct setting *setting, const char *value, struct qfc_settings *settings,
                         struct qfc_error *error)
 {
     switch (setting->type) {
     case TEXT:
     case SECRET:
-        return read_text(value, member(settings, setting), error);
+        return read_text(setting, value, member(settings, setting), error);
     case NUMBER:
         return read_number(setting, value, member(settings, setting), error);
     case SWITCH:

@@ -218,6 +218,20 @@ int start_finish(struct job *job, struct qfc_error *error)
     return qfc_queue_finish(job->worker->queue, &job->row, &ending, &writes, on_finished, job, error);
 }
 
+static void on_revoked(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    job_ended(userdata, error);
+}
+
+/* The row is not ours to write any more, but the token is. */
+int start_revoke(struct job *job, struct qfc_error *error)
+{
+    struct qfc_statements writes = {0};
+    if (qfc_token_delete(&writes, job->token, error) < 0)
+        return -1;
+    return qfc_queue_write(job->worker->queue, &writes, on_revoked, job, error);
+}
+
 static void on_removed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;

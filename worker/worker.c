@@ -18,7 +18,8 @@ static const int signal_numbers[] = {SIGTERM, SIGINT, SIGQUIT};
 
 static void on_notice(void *userdata, const char *severity, const char *message)
 {
-    qfc_log(QFC_LOG_DEBUG, NULL, "the database says: %s: %s", severity, message);
+    bool warning = strcmp(severity, "WARNING") == 0;
+    qfc_log(warning ? QFC_LOG_WARNING : QFC_LOG_DEBUG, NULL, "the database says: %s: %s", severity, message);
 }
 
 static void close_handle(uv_handle_t *handle)
@@ -158,7 +159,9 @@ static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
     worker->queue = qfc_queue_new(&worker->loop, &options, error);
     explicit_bzero(conninfo, strlen(conninfo));
     free(conninfo);
-    return worker->queue ? 0 : -1;
+    if (worker->queue)
+        return 0;
+    return qfc_context(error, *worker->settings->database_url ? "DATABASE_URL" : "POSTGRES_*");
 }
 
 enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode)

@@ -31,6 +31,7 @@ enum step {
     STEP_LOGS,
     STEP_FEEDBACK,
     STEP_FINISH,
+    STEP_REVOKE,
     STEP_REMOVE,
     STEP_DISCARD,
     STEP_PUT_BACK,
@@ -126,6 +127,7 @@ struct qfc_worker {
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
     bool watching;
+    bool strays; /* there may be rows that we have claimed and know nothing of */
 
     bool engine_ready;
     bool probing;
@@ -133,6 +135,7 @@ struct qfc_worker {
     uv_timer_t probe;
     char engine_trouble[QFC_ERROR_MESSAGE_SIZE]; /* what was said last, so that it is said once */
     char database_trouble[QFC_ERROR_MESSAGE_SIZE];
+    char claim_trouble[QFC_ERROR_MESSAGE_SIZE];
     bool database_was_ready, engine_was_ready;
 
     uv_signal_t signals[3];
@@ -162,7 +165,7 @@ void job_drop(struct job *job);
 /* steps_before.c, steps_after.c: start the step's one operation. 0: started, 1: there is nothing to do, -1: error. */
 typedef int step_start(struct job *job, struct qfc_error *error);
 step_start start_read, start_create, start_put, start_prepare, start_start, start_wait, start_kill, start_inspect,
-    start_logs, start_feedback, start_finish, start_remove, start_discard, start_put_back;
+    start_logs, start_feedback, start_finish, start_revoke, start_remove, start_discard, start_put_back;
 
 /* Ends the wait that runs beside the job's steps, if there is one. */
 void cancel_wait(struct job *job);
@@ -186,6 +189,9 @@ void schedule(struct qfc_worker *worker);
 /* A job has ended and is about to be freed. */
 void scheduler_job_ended(struct qfc_worker *worker);
 
+/* Gives back rows that were claimed, but whose answer was lost, or that could not be taken on. */
+void return_strays(struct qfc_worker *worker);
+
 /* Starts the periodic look at our rows. */
 void scheduler_watch(struct qfc_worker *worker);
 
@@ -193,6 +199,8 @@ void scheduler_watch(struct qfc_worker *worker);
 
 void engine_probe(struct qfc_worker *worker);
 void engine_lost(struct qfc_worker *worker, const struct qfc_error *why);
+/* Is this something else than what was said last? Remembers it. */
+bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message);
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);
 
 /* worker.c: ends the worker when nothing is left to do. */

@@ -123,3 +123,7 @@ struct qfc_return {
 };
 int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
                        struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
+/* Writes that need no fence, since they are about no row of core_job. The list is emptied. */
+int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_pg_done *done, void *userdata,
+                    struct qfc_error *error);

@@ -97,6 +97,8 @@ static void test_wrong_values(void **state)
     expect_error("POSTGRES_PORT", "99999999999999999999",
                  "POSTGRES_PORT=99999999999999999999: expected a whole number from 1 to 65535");
     expect_error("QFC_WORKER_CONCURRENCY", "-1", "QFC_WORKER_CONCURRENCY=-1: expected a whole number from 1 to 256");
+    expect_error("POSTGRES_SSLMODE", "sometimes",
+                 "POSTGRES_SSLMODE=sometimes: expected one of disable, allow, prefer, require, verify-ca, verify-full");
     expect_error("LOG_FORMAT", "xml", "LOG_FORMAT=xml: expected one of text, json");
     expect_error("LOGLEVEL", "loud", "LOGLEVEL=loud: expected one of debug, info, warning, error, warn, critical");
     expect_error("QFIELDCLOUD_WORKER_QFIELDCLOUD_URL", "app:8000",
