@@ -88,13 +88,22 @@ static int fail_by_worker(const char *text, const char *type, const char *class,
     return add_failure(extra, &failure);
 }
 
+static int judge_without_feedback(const struct qfc_run *run, json_t *extra, struct qfc_outcome *outcome)
+{
+    struct qfc_error why = QFC_NO_ERROR;
+    if (run->feedback_failure)
+        why = *run->feedback_failure;
+    if (run->exit_code != 0)
+        qfc_context(&why, "exit code %lld", (long long)run->exit_code);
+    return fail_by_worker(why.message, NULL, "FeedbackError", extra, outcome);
+}
+
 /* The container ended by itself: its exit code and its feedback say how. */
 static int judge_exit(const struct qfc_run *run, json_t *extra, struct qfc_outcome *outcome)
 {
     const struct qfc_feedback *feedback = run->feedback;
     if (!feedback)
-        return fail_by_worker(run->feedback_failure ? run->feedback_failure->message : "no feedback", NULL,
-                              "FeedbackError", extra, outcome);
+        return judge_without_feedback(run, extra, outcome);
     if (!feedback->is_object) {
         if (wrap_feedback(feedback, outcome) < 0)
             return -1;

@@ -93,7 +93,10 @@ static void on_feedback(void *userdata, const struct qfc_error *error, const str
     job->feedback_failure = error ? *error : failure;
     if (error && (error->kind == QFC_ERROR_REFUSED || error->kind == QFC_ERROR_INVALID)) {
         /* The container has not left one, or none that can be read: its end is judged without. */
-        qfc_context(&job->feedback_failure, "read the job's feedback");
+        if (error->code == 404)
+            qfc_fail(&job->feedback_failure, QFC_ERROR_INVALID, 0, "the container left no " FEEDBACK_PATH);
+        else
+            qfc_context(&job->feedback_failure, "read the job's feedback");
         job_ended(job, NULL);
         return;
     }

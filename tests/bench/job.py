@@ -1,13 +1,13 @@
 """A job's time with the worker, beside the same engine calls made by a plain program.
 
-What is compared: the worker runs all the time, as it does in production, and is given JOBS + 1 jobs of as many projects
-at once, one at a time. Measured is from its log's "claimed" of the first to that of the last, so JOBS whole rounds:
+The worker runs all the time, as it does in production, and takes one job at a time. It is given JOBS + 1 of them at
+once, of as many projects. Measured is from its log's "claimed" of the first to that of the last, so JOBS whole rounds:
 rows read, container made, run, looked at and removed, outcome written, next job claimed. Nothing is taken off: the
-worker's four transactions per job and its own work count against it. Only the wait for the first look at the queue, which
-the setting QFC_WORKER_POLL_MS decides, is not in it. tests/bench/plain.c makes JOBS rounds of the same calls with the
-same description of the container, without database and loop, and its time is from before the first call to after the
-last. Both talk to the engine over kept connections that stand when the clock starts, and containers do the same work, on
-no network, which is where the engine is fastest and a worker's own share the largest.
+worker's four transactions per job and its own work count against it. Only the wait for the first look at the queue is
+not in it, which the setting QFC_WORKER_POLL_MS decides. tests/bench/plain.c makes JOBS rounds of the same calls with
+the same description of the container, without database and loop; its time is from before the first call to after the
+last. Both talk to the engine over kept connections that stand when the clock starts. The containers do the same work,
+on no network: that is where the engine is fastest, and a worker's own share the largest.
 
 That the calls are the same is shown, not claimed: at first both run once through a recorder.
 """
@@ -26,6 +26,7 @@ JOBS = 4
 NETWORK = "none"
 PAUSE_S = 0.3  # for the engine, after each batch
 PATIENCE_S = 120
+FIGURES = (("median", statistics.median), ("min", min), ("max", max))
 PHASES = ("until started", "until outcome known", "rest, to the next")
 
 
@@ -167,12 +168,9 @@ def show_calls(worker_calls, plain_calls):
         print("\n".join(f"    {call}" for call in calls), end="\n\n")
 
 
-def median(values):
-    return statistics.median(values)
-
-
-def show(name, values):
-    print(f"    {name:<22}median {median(values):7.1f}   min {min(values):7.1f}   max {max(values):7.1f}")
+def show(name, values, digits=1):
+    figures = (f"{word} {function(values):7.{digits}f}" for word, function in FIGURES)
+    print(f"    {name:<22}" + "   ".join(figures))
 
 
 def report(pairs, plain):
@@ -181,14 +179,14 @@ def report(pairs, plain):
     show("with the worker", [a[0] for a, _ in pairs])
     show("the calls alone", [b[0] for _, b in pairs])
     ratios = [a[0] / b[0] for a, b in pairs]
-    print(f"    {'worker / calls alone':<22}median {median(ratios):7.3f}   min {min(ratios):7.3f}   max {max(ratios):7.3f}")
-    print(f"    median of the pairs' ratios: {'within' if median(ratios) <= 1.1 else 'over'} 1.1\n")
+    show("worker / calls alone", ratios, 3)
+    print(f"    median of the pairs' ratios: {'within' if statistics.median(ratios) <= 1.1 else 'over'} 1.1\n")
     print("Where it goes, medians in ms (worker, calls alone, difference):")
     for i, phase in enumerate(PHASES):
-        a, b = median([a[1][i] for a, _ in pairs]), median([b[1][i] for _, b in pairs])
+        a, b = (statistics.median([pair[side][1][i] for pair in pairs]) for side in (0, 1))
         print(f"    {phase:<22}{a:9.1f} {b:9.1f} {a - b:9.1f}")
     print("The plain program's calls, medians in ms:")
-    print("    " + "  ".join(f"{name} {median(values):.1f}" for name, values in plain.calls.items()))
+    print("    " + "  ".join(f"{name} {statistics.median(values):.1f}" for name, values in plain.calls.items()))
 
 
 def run(bed, pairs):

@@ -33,5 +33,5 @@ def describe(docker, server, binary_version):
         f"kernel      {os.uname().sysname} {os.uname().release}",
         f"engine      {_engine(docker)}",
         f"PostgreSQL  {postgresql}, without fsync",
-        "load        {:.1f} {:.1f} {:.1f} before the measurement; others' work makes times noisy".format(*os.getloadavg()),
+        "load        {:.1f} {:.1f} {:.1f} at first; work of others makes times noisy".format(*os.getloadavg()),
     ]

@@ -1,4 +1,8 @@
-"""The worker's memory beside that of a program that only has the same libraries."""
+"""The worker's memory beside that of a program that only has the same libraries.
+
+Private is what no other process has, Private_Clean + Private_Dirty. The clean part is of files, libraries mostly, that
+nobody else uses at that moment, and so depends on what else runs; the dirty part is the program's own.
+"""
 
 import signal
 import subprocess
@@ -8,6 +12,7 @@ from bed import BedError, cleanup
 
 JOBS = 16
 SETTLE_S = 3
+NAMES = ("Private_Clean", "Private_Dirty")
 
 
 def private_kb(pid):
@@ -16,7 +21,7 @@ def private_kb(pid):
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         for line in file:
             name, _, rest = line.partition(":")
-            if name in ("Private_Clean", "Private_Dirty"):
+            if name in NAMES:
                 found[name] = int(rest.split()[0])
     return found
 
@@ -41,7 +46,8 @@ def said(process, words):
 def measure_worker(bed):
     """Idle and with JOBS jobs; they end with the worker's second signal, which puts them back."""
     process = bed.worker.start("run", "--concurrency", JOBS)
-    bed.worker.wait_for(lambda: said(process, "connected to the database") and said(process, "the engine"), "a connection")
+    bed.worker.wait_for(lambda: said(process, "connected to the database"), "a connection to the database")
+    bed.worker.wait_for(lambda: said(process, "the engine at"), "a connection to the engine")
     time.sleep(SETTLE_S)
     idle = private_kb(process.pid)
     for _ in range(JOBS):
@@ -56,16 +62,16 @@ def measure_worker(bed):
     return idle, busy
 
 
+def columns(value, base):
+    return f"{value:>9}{value - base:>9}{value / base:>8.2f}"
+
+
 def run(bed):
-    empty = sum(parts(measured := measure_empty(bed.empty)))
-    rows = [("libraries alone", measured)]
+    rows = [("libraries alone", measure_empty(bed.empty))]
     rows += zip(("worker, idle", f"worker, {JOBS} jobs"), measure_worker(bed))
-    print("\nPrivate memory in kB, and beside the libraries alone:")
-    print(f"    {'':<20}{'private':>9}{'of it dirty':>13}{'more':>9}{'ratio':>8}")
-    for name, measured in rows:
-        total = sum(parts(measured))
-        print(f"    {name:<20}{total:>9}{measured['Private_Dirty']:>13}{total - empty:>9}{total / empty:>8.2f}")
-
-
-def parts(measured):
-    return measured["Private_Clean"], measured["Private_Dirty"]
+    bases = {name: rows[0][1][name] for name in NAMES}
+    print("\nPrivate memory in kB, and beside that of a program that only has the same libraries (more, ratio):")
+    print(f"    {'':<18}{'private':>9}{'more':>9}{'ratio':>8}   {'of it dirty':>11}{'more':>9}{'ratio':>8}")
+    for name, kb in rows:
+        whole = columns(sum(kb.values()), sum(bases.values()))
+        print(f"    {name:<18}{whole}     {columns(kb['Private_Dirty'], bases['Private_Dirty'])}")

@@ -1,4 +1,4 @@
-"""Stands between a program and the engine and writes down which calls are made, to show that two programs make the same."""
+"""Stands between a program and the engine and notes which calls are made: to show that two programs make the same."""
 
 import os
 import re

@@ -5,7 +5,7 @@ import os
 import pytest
 from bed import postgres as servers
 
-TROUBLE = "trying again until it works"
+TROUBLE = "no job is claimed until"
 CLAIM, READ = r"SET status = 'queued'", r"AS project_name"
 PREPARE, FINISH = r"SET status = 'started'", r"docker_finished_at = now\(\)"
 PUT_BACK = r"SET status = 'pending', container_id = '', started_at"

@@ -85,9 +85,10 @@ static void test_no_feedback(void **state)
     struct qfc_error failure = QFC_NO_ERROR;
     qfc_fail(&failure, QFC_ERROR_REFUSED, 404, "no such file");
     struct qfc_run run = {.exit_code = 2, .feedback_failure = &failure};
-    struct qfc_outcome outcome =
-        decide(&run, "{\"container_exit_code\": 2, \"error\": \"no such file\", \"error_class\": \"FeedbackError\","
-                     " \"error_stack\": \"\", \"error_origin\": \"worker_wrapper\"}");
+    struct qfc_outcome outcome = decide(
+        &run,
+        "{\"container_exit_code\": 2, \"error\": \"exit code 2: no such file\", \"error_class\": \"FeedbackError\","
+        " \"error_stack\": \"\", \"error_origin\": \"worker_wrapper\"}");
     assert_false(outcome.finished);
     assert_null(outcome.feedback);
     qfc_outcome_free(&outcome);
