@@ -3,25 +3,16 @@
  *
  * An UPDATE that finds no row is no error to PostgreSQL, and in a pipeline the statements after it would commit. So
  * each transition ends its first statement in a cast that fails when nothing was updated. What cannot be cast tells
- * what the row is instead: "qfc-fence failed 4f1c..." or "qfc-fence gone".
+ * what the row is instead: "qfc-fence failed", "qfc-fence gone".
  */
 #include "queue_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FENCE_MARK "qfc-fence "
-
-const char fence_sql[] =
-    "SELECT CASE WHEN EXISTS (SELECT FROM core_job WHERE id = $1 AND status IN ('queued', 'started')"
-    " AND container_id IN ($2, $3)) THEN 1"
-    " ELSE ('" FENCE_MARK "' || coalesce((SELECT status || ' ' || container_id FROM core_job WHERE id = $1), 'gone'))"
-    "::integer END";
-
-static bool begins(const char *text, const char *start)
-{
-    return strncmp(text, start, strlen(start)) == 0;
-}
+const char fence_sql[] = "SELECT CASE WHEN EXISTS (SELECT FROM core_job WHERE id = $1 AND " IS_OURS ") THEN 1"
+                         " ELSE " FENCE_FAILS " END";
 
 void fence_translate(struct qfc_error *error)
 {
@@ -29,11 +20,13 @@ void fence_translate(struct qfc_error *error)
     if (error->kind != QFC_ERROR_REFUSED || strcmp(error->sqlstate, "22P02") != 0 || !told)
         return;
     told += strlen(FENCE_MARK);
-    char status[33] = "";
-    strncat(status, told, strcspn(told, " \""));
-    if (begins(told, "gone"))
+    char status[33];
+    snprintf(status, sizeof status, "%.*s", (int)strcspn(told, " \""), told);
+    if (strcmp(status, "gone") == 0)
         qfc_fail(error, QFC_ERROR_LOST, 0, "the job's row is gone");
-    else if (begins(told, "queued ") || begins(told, "started "))
+    else if (strcmp(status, "changing") == 0)
+        qfc_fail(error, QFC_ERROR_AGAIN, 0, "the job's row was changed at the same moment");
+    else if (strcmp(status, "queued") == 0 || strcmp(status, "started") == 0)
         qfc_fail(error, QFC_ERROR_TAKEN, 0, "the job is %s, but for another worker", status);
     else
         qfc_fail(error, QFC_ERROR_LOST, 0, "somebody else has made the job %s", status);

@@ -41,7 +41,20 @@ int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc
 /* "{...}" PostgreSQL array of `count` texts, to be freed; null when out of memory. */
 char *array_text(const char *const *texts, size_t count);
 
-/* The statement that fails the transaction unless the row is ours; $1 id, $2 marker, $3 container. */
+/* $1 id, $2 marker, $3 container. */
+#define IS_OURS "status IN ('queued', 'started') AND container_id IN ($2, $3)"
+
+/*
+ * SQL that cannot be evaluated, and so fails the transaction, telling what the row is instead of ours. A row that looks
+ * as ours was changed while the statement waited for its lock (READ COMMITTED looks at the new row for the update, but
+ * a subquery at the statement's snapshot): the same again will tell.
+ */
+#define FENCE_MARK "qfc-fence "
+#define FENCE_FAILS                                                                                                    \
+    "('" FENCE_MARK "' || coalesce((SELECT CASE WHEN " IS_OURS " THEN 'changing' ELSE status END FROM core_job"        \
+    " WHERE id = $1), 'gone'))::integer"
+
+/* The statement that fails the transaction unless the row is ours. */
 extern const char fence_sql[];
 
 /*

@@ -6,13 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Of an UPDATE named `mine`: fails the transaction when it found no row of ours. $1 id, $2 marker, $3 container. */
-#define UPDATE_FENCE                                                                                                   \
-    " RETURNING id) SELECT CASE WHEN EXISTS (SELECT FROM mine) THEN 1"                                                 \
-    " ELSE ('qfc-fence ' || coalesce((SELECT status || ' ' || container_id FROM core_job WHERE id = $1), 'gone'))"     \
-    "::integer END"
-
-#define WHERE_OURS " WHERE id = $1 AND status IN ('queued', 'started') AND container_id IN ($2, $3)"
+/* Around an UPDATE named `mine`: fails the transaction when it found no row of ours. */
+#define WHERE_OURS   " WHERE id = $1 AND " IS_OURS
+#define UPDATE_FENCE " RETURNING id) SELECT CASE WHEN EXISTS (SELECT FROM mine) THEN 1 ELSE " FENCE_FAILS " END"
 
 /* An id that no row has, for a job without container: "" would match rows that are nobody's. */
 static const char *container_or_marker(const struct qfc_queue *queue, const char *container)

@@ -55,13 +55,15 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_STOP] = STEP_IGNORE}},
     [STEP_INSPECT] = {"inspect", "look at the container: the truth about it", start_inspect, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_LOGS,            [EVENT_RUNNING] = STEP_WAIT,    [EVENT_NOT_STARTED] = STEP_START,
-        [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
+        [EVENT_COLLECTED] = STEP_FINISH,     [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
         [EVENT_STOP] = STEP_END}},
     [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, 5, {
-        [EVENT_DONE] = STEP_FEEDBACK,        [EVENT_MAY_HAVE_RUN] = STEP_FEEDBACK, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_FEEDBACK,        [EVENT_GONE] = STEP_INSPECT,
+        [EVENT_MAY_HAVE_RUN] = STEP_FEEDBACK, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FEEDBACK,  [EVENT_STOP] = STEP_IGNORE}},
     [STEP_FEEDBACK] = {"feedback", "fetch feedback.json", start_feedback, ENGINE, false, 5, {
-        [EVENT_DONE] = STEP_FINISH,          [EVENT_MAY_HAVE_RUN] = STEP_FINISH, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_FINISH,          [EVENT_GONE] = STEP_INSPECT,
+        [EVENT_MAY_HAVE_RUN] = STEP_FINISH,  [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_FINISH] = {"finish", "write the outcome, all of it in one transaction", start_finish, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
@@ -78,7 +80,7 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_PUT_BACK,  [EVENT_STOP] = STEP_PUT_BACK}},
     [STEP_PUT_BACK] = {"put back", "write `pending` and when to try again", start_put_back, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_END,        [EVENT_TAKEN] = STEP_END,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
         [EVENT_STOP] = STEP_IGNORE}},
     [STEP_END] = {"end", "forget the job", NULL, DATABASE, false, 0, {0}},
 };
@@ -89,6 +91,7 @@ static const char *const event_names[EVENT_COUNT] = {
     [EVENT_NEVER_RAN] = "never ran", [EVENT_MAY_HAVE_RUN] = "may have run",
     [EVENT_UNKNOWN] = "unknown",     [EVENT_AGAIN] = "again",
     [EVENT_RUNNING] = "running",     [EVENT_NOT_STARTED] = "not started",
+    [EVENT_COLLECTED] = "collected", [EVENT_GONE] = "gone",
     [EVENT_LOST] = "lost",           [EVENT_TAKEN] = "taken",
     [EVENT_DEADLINE] = "deadline",   [EVENT_STOP] = "stop",
     [EVENT_SPENT] = "spent",
@@ -258,6 +261,13 @@ static void say_move(const struct job *job, enum event event, enum step to, cons
             event_names[event], table[to].name, error ? ": " : "", error ? error->message : "");
 }
 
+void job_left_behind(const struct job *job)
+{
+    qfc_log(QFC_LOG_ERROR, &job->about, "left behind at step \"%s\"%s%s", table[job->step].name,
+            job->create_sent ? ", with container " : "", job->create_sent ? job->name : "");
+    job->worker->exit_code = QFC_EXIT_FAULT;
+}
+
 void job_moved(struct job *job, enum event event, const struct qfc_error *error)
 {
     if (error && error->kind == QFC_ERROR_UNREACHABLE)
@@ -276,6 +286,8 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
     say_move(job, event, to, error);
     if (event == EVENT_SPENT)
         job->tries = 0;
+    if (event == EVENT_STOP && to == STEP_END)
+        job_left_behind(job);
     enter(job, to);
 }
 

@@ -44,6 +44,8 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "the engine went away and ended container %.12s with it (exit code %lld)",
                  job->container, (long long)job->state.exit_code);
         job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
+    } else if (job->collected) {
+        job_moved(job, EVENT_COLLECTED, NULL);
     } else {
         job_ended(job, NULL);
     }
@@ -63,8 +65,12 @@ static int on_log(void *userdata, const char *data, size_t size)
 static void on_logged(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;
+    bool looked = job->log_lost;
     job->log_lost = error != NULL;
-    job_ended(job, error);
+    if (error && error->code == 404 && !looked)
+        job_moved(job, EVENT_GONE, error);
+    else
+        job_ended(job, error);
 }
 
 int start_logs(struct job *job, struct qfc_error *error)
@@ -93,10 +99,13 @@ static void on_feedback(void *userdata, const struct qfc_error *error, const str
     job->feedback_failure = error ? *error : failure;
     if (error && (error->kind == QFC_ERROR_REFUSED || error->kind == QFC_ERROR_INVALID)) {
         /* The container has not left one, or none that can be read: its end is judged without. */
-        if (error->code == 404)
+        job->collected = true;
+        if (error->code == 404) {
             qfc_fail(&job->feedback_failure, QFC_ERROR_INVALID, 0, "the container left no " FEEDBACK_PATH);
-        else
-            qfc_context(&job->feedback_failure, "read the job's feedback");
+            job_moved(job, EVENT_GONE, NULL);
+            return;
+        }
+        qfc_context(&job->feedback_failure, "read the job's feedback");
         job_ended(job, NULL);
         return;
     }

@@ -75,9 +75,7 @@ static void on_give_up(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
     for (const struct job *job = worker->jobs; job; job = job->next)
-        qfc_log(QFC_LOG_ERROR, &job->about, "left behind%s%s", *job->container ? ", with container " : "",
-                job->container);
-    worker->exit_code = QFC_EXIT_FAULT;
+        job_left_behind(job);
     shut_down(worker);
 }
 

@@ -53,6 +53,8 @@ enum event {
     EVENT_AGAIN,        /* not done, for a passing reason */
     EVENT_RUNNING,      /* inspect: the container runs */
     EVENT_NOT_STARTED,  /* inspect: it was never started */
+    EVENT_COLLECTED,    /* inspect: it has ended, and all that it left was fetched */
+    EVENT_GONE,         /* what was to be fetched is not there: the file, or the container? */
     EVENT_LOST,         /* the row is gone, or somebody else has ended it */
     EVENT_TAKEN,        /* another worker owns it */
     EVENT_DEADLINE,     /* its time is up */
@@ -96,7 +98,8 @@ struct job {
     struct qfc_container_state state;
     bool past_deadline;
     struct qfc_excerpt log;
-    bool log_lost;
+    bool log_lost;  /* the engine did not give it */
+    bool collected; /* nothing is left to be fetched */
     struct qfc_feedback feedback;
     bool has_feedback;
     struct qfc_error feedback_failure;
@@ -158,6 +161,9 @@ void job_ended(struct job *job, const struct qfc_error *error);
 
 /* The step's operation has ended in this event. */
 void job_moved(struct job *job, enum event event, const struct qfc_error *error);
+
+/* Says that a job is left as it is; this is a fault. */
+void job_left_behind(const struct job *job);
 
 /* Frees a job without writing anything. */
 void job_drop(struct job *job);

@@ -92,7 +92,7 @@ class Scene:
     def stop(self, code=0):
         """Ends the program as a service manager would; it must end well."""
         output = self.process.stop()
-        assert output.returncode == code, output
+        assert output.returncode == code, str(output)
         return output
 
     # Jobs
@@ -109,7 +109,7 @@ class Scene:
     def finishes(self, job, limit=60):
         """Waits for the job's end, which must be a good one; returns its row."""
         row = self.wait_for(job, "finished", "failed", limit=limit)
-        assert row["status"] == "finished", (row["feedback"], self.process.output())
+        assert row["status"] == "finished", f"{row['feedback']}\n{self.process.output()}"
         return row
 
     def another_finishes(self):

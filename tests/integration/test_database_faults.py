@@ -36,7 +36,7 @@ def lock(database):
 def done_once(scene, job):
     """The job's one outcome, from one container."""
     row = scene.finishes(job)
-    assert scene.starts(job) == 1, scene.process.output()
+    assert scene.starts(job) == 1, str(scene.process.output())
     scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
     assert scene.tokens() == []
     assert scene.row(job) == row
@@ -55,11 +55,11 @@ def test_database_that_is_started_later(scene, postgres, database):
     # Two more attempts: backoff from 0.25 s.
     hits = []
     scene.worker.wait_for(lambda: hits.append(1) or len(hits) > 100, "two seconds of attempts")
-    assert scene.said(TROUBLE) == 1, scene.process.output()
+    assert scene.said(TROUBLE) == 1, str(scene.process.output())
     postgres.start()
     scene.finishes(job)
     output = scene.stop()
-    assert sum("refused" in message for message in output.messages("error")) == 1, output
+    assert sum("refused" in message for message in output.messages("error")) == 1, str(output)
 
 
 def test_trouble_is_said_once_over_many_attempts(scene, database, postgres):
@@ -73,7 +73,7 @@ def test_trouble_is_said_once_over_many_attempts(scene, database, postgres):
 
     scene.start(POSTGRES_PASSWORD="wrong")
     scene.worker.wait_for(lambda: attempts() >= 4, "four attempts")
-    assert scene.said(TROUBLE) == 1, scene.process.output()
+    assert scene.said(TROUBLE) == 1, str(scene.process.output())
     scene.stop()
 
 
@@ -92,8 +92,8 @@ def test_no_database_for_a_script(scene, case, mode):
     """Exit code 3 and a last line that says why, without the password."""
     variables, reason = REFUSALS[case]
     output = scene.start(mode, **variables).wait()
-    assert output.returncode == 3, output
-    assert output.lines[-1]["level"] == "error" and reason in output.lines[-1]["message"], output
+    assert output.returncode == 3, str(output)
+    assert output.lines[-1]["level"] == "error" and reason in output.lines[-1]["message"], str(output)
     assert TROUBLE not in output.lines[-1]["message"], "it does not try again: it has ended"
     assert "s3cr3t" not in output.stderr and scene.worker.env["POSTGRES_PASSWORD"] not in output.stderr
 
@@ -102,7 +102,7 @@ def test_no_database_for_a_script(scene, case, mode):
 def test_wrong_password_in_the_url(scene, postgres, password):
     url = f"postgresql://{servers.ROLE}:{password}@127.0.0.1:{postgres.port}/{scene.database.name}"
     output = scene.start("--drain", DATABASE_URL=url, LOGLEVEL="debug").wait()
-    assert output.returncode == 3, output
+    assert output.returncode == 3, str(output)
     assert "password authentication failed" in output.lines[-1]["message"]
     assert "s3cr3t" not in output.stderr
 
@@ -111,7 +111,7 @@ def test_url_that_is_malformed(scene, postgres):
     """A password that is not encoded: a wrong setting, told without showing it."""
     url = f"postgresql://{servers.ROLE}:s3cr3t/x@127.0.0.1:{postgres.port}/{scene.database.name}"
     output = scene.start("--drain", DATABASE_URL=url).wait()
-    assert output.returncode == 2, output
+    assert output.returncode == 2, str(output)
     assert "s3cr3t" not in output.stderr
 
 
@@ -146,7 +146,7 @@ def test_standby(scene, ground):
             os.chown(path, server.account.pw_uid, server.account.pw_gid)
         server.start()
         output = scene.start("--drain", **database.settings).wait()
-        assert output.returncode == 3, output
+        assert output.returncode == 3, str(output)
         assert "the server is a standby, which takes no writes" in output.lines[-1]["message"]
         scene.start(**database.settings)
         scene.wait_for_word("is a standby")
@@ -234,16 +234,15 @@ def test_session_ended_while_writing(scene, lock, step, call):
 def test_connection_cut(pg_scene, step, when):
     """Before the server sees the batch, and after it has committed it: the answer is lost."""
     scene = pg_scene
-    scene.start()
-    connected = scene.another_finishes()
     rule = scene.pg_proxy.cut(STEPS[step], when)
     job = scene.job()
+    scene.start()
     row = done_once(scene, job)
-    assert rule.used == 1 and connected
+    assert rule.used == 1
     assert row["started_at"] <= row["docker_started_at"] <= row["docker_finished_at"] <= row["finished_at"]
     output = scene.stop()
     if (step, when) == ("claim", "after"):
-        assert any("put back: the answer to its claim was lost" in m for m in output.messages("warning", job)), output
+        assert any(m.startswith("put back: ") for m in output.messages("warning", job)), str(output)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -314,7 +313,7 @@ def test_connection_that_goes_silent(pg_scene):
 def test_lock_that_is_held_too_long(scene, lock):
     """Longer than lock_timeout: the outcome is written when the lock is gone, all of it and once."""
     hold = scene.proxy.hold_answer(r"^GET /containers/\w+/archive")
-    scene.start()
+    scene.start(LOGLEVEL="debug")
     job = scene.job()
     hold.reached()
     lock(f"SELECT FROM {scene.database.project_table} WHERE id = %s FOR UPDATE", job["project_id"])
@@ -390,7 +389,7 @@ def test_database_that_refuses_every_outcome(scene, database):
     scene.let_go(container)
     scene.wait_until_gone(container)
     output = scene.process.output()
-    assert any("no_such_luck" in message for message in output.messages("error", job)), output
+    assert any("no_such_luck" in message for message in output.messages("error", job)), str(output)
     database.execute("ALTER TABLE core_job DROP CONSTRAINT no_such_luck")
     scene.another_finishes()
     scene.stop()

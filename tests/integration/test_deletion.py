@@ -88,7 +88,8 @@ def check_afterwards(scene, job, next_job, before):
     scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
     assert scene.tokens() == [], "the token outlived its job"
     output = scene.stop()
-    assert not output.messages("error"), output
+    trouble = [message for message in output.messages("error") if "no job is claimed until" not in message]
+    assert not trouble, str(output)
 
 
 @pytest.mark.parametrize("what", WHOLE)
