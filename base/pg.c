@@ -202,6 +202,14 @@ struct qfc_pg *qfc_pg_new(uv_loop_t *loop, const struct qfc_pg_options *options,
 
 /* --- Use ---------------------------------------------------------------------------------------------------------- */
 
+void qfc_pg_reconnect(struct qfc_pg *pg, const struct qfc_error *why)
+{
+    if (pg->phase != PG_READY || pg->broken || pg->freed)
+        return;
+    pg_break(pg, why);
+    pg_wake(pg);
+}
+
 enum qfc_pg_state qfc_pg_state(const struct qfc_pg *pg)
 {
     return pg->phase == PG_READY ? QFC_PG_READY : QFC_PG_DOWN;

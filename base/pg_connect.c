@@ -186,6 +186,18 @@ static bool is_ours(const struct qfc_pg *pg, const char *keyword)
            strcmp(keyword, "client_encoding") == 0 || strcmp(keyword, "fallback_application_name") == 0;
 }
 
+/* The first of our own keywords give way to what the connection string says. */
+#define OWN_DEFAULTS 4
+#define OWN_KEYWORDS 9
+
+static bool is_given(const struct qfc_pg *pg, const char *keyword)
+{
+    for (const PQconninfoOption *option = pg->conninfo; option->keyword; option++)
+        if (strcmp(option->keyword, keyword) == 0)
+            return option->val && *option->val;
+    return false;
+}
+
 static PGconn *start_connection(const struct qfc_pg *pg)
 {
     size_t count = 0;
@@ -193,23 +205,29 @@ static PGconn *start_connection(const struct qfc_pg *pg)
 
     while (pg->conninfo[count].keyword)
         count++;
-    const char **keywords = calloc(2 * (count + 6), sizeof(*keywords));
+    const char **keywords = calloc(2 * (count + OWN_KEYWORDS + 1), sizeof(*keywords));
     if (!keywords)
         return NULL;
-    const char **values = keywords + count + 6;
+    const char **values = keywords + count + OWN_KEYWORDS + 1;
     for (size_t i = 0; i < count; i++)
         if (pg->conninfo[i].val && !is_ours(pg, pg->conninfo[i].keyword)) {
             keywords[used] = pg->conninfo[i].keyword;
             values[used++] = pg->conninfo[i].val;
         }
-    const char *const own[][2] = {
+    const char *const own[OWN_KEYWORDS][2] = {
+        {"keepalives_idle", "10"}, /* a vanished host is noticed within half a minute */
+        {"keepalives_interval", "5"},
+        {"keepalives_count", "3"},
+        {"tcp_user_timeout", "25000"},
         {"client_encoding", "UTF8"},
         {"fallback_application_name", pg->application_name},
         {"host", qfc_buffer_text(&pg->addresses.hosts)},
         {"hostaddr", qfc_buffer_text(&pg->addresses.hostaddrs)},
         {"port", qfc_buffer_text(&pg->addresses.ports)},
     };
-    for (size_t i = 0; i < (pg->addresses.count > 0 ? 5 : 2); i++) {
+    for (size_t i = 0; i < OWN_KEYWORDS - (pg->addresses.count > 0 ? 0 : 3); i++) {
+        if (i < OWN_DEFAULTS && is_given(pg, own[i][0]))
+            continue;
         keywords[used] = own[i][0];
         values[used++] = own[i][1];
     }

@@ -70,6 +70,11 @@ static enum qfc_error_kind kind_of(const char *sqlstate)
         "55P03", /* lock_not_available */
         "57014", /* query_canceled: statement_timeout among its reasons */
         "57P03", /* cannot_connect_now: starting up or shutting down */
+        "25006", /* read_only_sql_transaction: the server is not the primary any more, or not yet */
+        "42P01", /* undefined_table: the schema is being migrated */
+        "42703", /* undefined_column: likewise */
+        "58",    /* system error: the server could not read or write */
+        "XX",    /* internal error */
         "53",    /* insufficient resources: too many connections, out of memory, disk full */
     };
 

@@ -11,10 +11,14 @@
 /* No worker has more slots. */
 #define CLAIM_MAX 256
 
-/* A job that was put back is due again at feedback.qfc_worker.not_before, seconds since 1970. */
+/*
+ * A job that was put back is due again at feedback.qfc_worker.not_before, seconds since 1970. Whatever else stands
+ * there (a text, a time beyond any that we would write) makes it due, too.
+ */
 #define IS_DUE(job)                                                                                                    \
-    "(jsonb_typeof(" job ".feedback #> '{qfc_worker,not_before}') IS DISTINCT FROM 'number' OR (" job                  \
-    ".feedback #>> '{qfc_worker,not_before}')::numeric <= extract(epoch FROM clock_timestamp())::numeric)"
+    "CASE WHEN jsonb_typeof(" job ".feedback #> '{qfc_worker,not_before}') = 'number' THEN (" job                      \
+    ".feedback #>> '{qfc_worker,not_before}')::numeric - extract(epoch FROM clock_timestamp())::numeric"               \
+    " NOT BETWEEN 0 AND 10800 ELSE true END"
 
 #define IS_BUSY(project)                                                                                               \
     "EXISTS (SELECT FROM core_job b WHERE b.project_id = " project " AND b.status IN ('queued', 'started'))"
@@ -40,18 +44,25 @@ static const char lock_projects_sql[] =
                         " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), "
                         "''), true)";
 
-/* With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. */
+/*
+ * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. A row
+ * that somebody else has locked is left for the next claim, so that it holds up no other. $3 are the jobs that this
+ * process still lives with: one whose way back is not written yet must not begin a second life.
+ */
 static const char take_jobs_sql[] =
     "WITH locked AS ("
     " SELECT p.id FROM {project} p WHERE p.locked_at IS NULL AND NOT " IS_BUSY(
         "p.id") " AND p.id = ANY(string_to_array(current_setting('qfc_worker.locked'), ',')::uuid[])"
                 "), oldest AS ("
-                " SELECT DISTINCT ON (j.project_id) j.id, j.type, j.feedback FROM core_job j JOIN locked ON locked.id "
-                "= j.project_id"
+                " SELECT DISTINCT ON (j.project_id) j.id FROM core_job j JOIN locked ON locked.id = j.project_id"
                 " WHERE j.status = 'pending' ORDER BY j.project_id, j.created_at, j.id"
-                ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL FROM oldest o"
-                " WHERE j.id = o.id AND j.status = 'pending' AND o.type = ANY($2::text[]) AND " IS_DUE(
-                    "o") " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
+                "), taken AS ("
+                " SELECT j.id FROM core_job j JOIN oldest ON oldest.id = j.id WHERE j.status = 'pending'"
+                " AND j.type = ANY($2::text[]) AND NOT j.id = ANY($3::uuid[]) AND " IS_DUE(
+                    "j") " FOR NO KEY UPDATE OF j SKIP LOCKED"
+                         ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL FROM taken "
+                         "WHERE j.id = taken.id"
+                         " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
                          " j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS "
                          "faults";
 
@@ -87,6 +98,7 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
     if (error) {
         struct qfc_error told = *error;
         qfc_context(&told, "claim jobs");
+        reconnect_if_changed(call.queue, error);
         call.claimed(call.userdata, &told, NULL);
         return;
     }
@@ -99,15 +111,21 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
     call.claimed(call.userdata, NULL, &claim);
 }
 
-int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, qfc_queue_claimed *done, void *userdata,
-                    struct qfc_error *error)
+int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *known, size_t count,
+                    qfc_queue_claimed *done, void *userdata, struct qfc_error *error)
 {
+    char *ids = array_text(known, count);
+    if (!ids)
+        return qfc_fail_memory(error);
     char limit[16];
     snprintf(limit, sizeof limit, "%u", slots < CLAIM_MAX ? slots : CLAIM_MAX);
     struct qfc_statements statements = {0};
     const struct call call = {.claimed = done, .userdata = userdata};
-    if (QFC_ADD(&statements, error, lock_projects_sql, limit, queue->types) < 0 ||
-        QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types) < 0) {
+    int r = QFC_ADD(&statements, error, lock_projects_sql, limit, queue->types);
+    if (r == 0)
+        r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types, ids);
+    free(ids);
+    if (r < 0) {
         qfc_statements_free(&statements);
         return -1;
     }

@@ -14,6 +14,14 @@
 const char fence_sql[] = "SELECT CASE WHEN EXISTS (SELECT FROM core_job WHERE id = $1 AND " IS_OURS ") THEN 1"
                          " ELSE " FENCE_FAILS " END";
 
+void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error)
+{
+    static const char *const changed[] = {"25006", "42P01", "42703"};
+    for (size_t i = 0; error && i < sizeof changed / sizeof *changed; i++)
+        if (strcmp(error->sqlstate, changed[i]) == 0)
+            qfc_pg_reconnect(queue->pg, error);
+}
+
 void fence_translate(struct qfc_error *error)
 {
     const char *told = strstr(error->message, FENCE_MARK);
@@ -79,6 +87,7 @@ static void answered_fenced(void *userdata, const struct qfc_error *error, const
 {
     struct call call = end_call(userdata);
     struct qfc_error translated = error ? *error : QFC_NO_ERROR;
+    reconnect_if_changed(call.queue, error);
     fence_translate(&translated);
     call.done(call.userdata, error ? &translated : NULL, results);
 }

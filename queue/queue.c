@@ -13,7 +13,8 @@
 #define RETRY_MAX_MS 15000
 
 /* No statement of ours runs long; one that does is hung. */
-#define STATEMENT_TIMEOUT "120s"
+#define STATEMENT_TIMEOUT "30s"
+#define ANSWER_MS         45000
 
 static void on_state(void *userdata, enum qfc_pg_state state, const struct qfc_error *why, unsigned retry_ms)
 {
@@ -79,6 +80,7 @@ static int open_connection(uv_loop_t *loop, struct qfc_queue *queue, struct qfc_
         .conninfo = queue->options.conninfo,
         .application_name = queue->marker,
         .connect_ms = CONNECT_MS,
+        .answer_ms = ANSWER_MS,
         .retry_min_ms = RETRY_MIN_MS,
         .retry_max_ms = RETRY_MAX_MS,
         .setup = &setup,

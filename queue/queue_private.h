@@ -58,6 +58,12 @@ char *array_text(const char *const *texts, size_t count);
 extern const char fence_sql[];
 
 /*
+ * A server that has become a standby, or whose schema is not what it was: the release is to be found out anew, so this
+ * leaves the connection. Other errors (or null) change nothing.
+ */
+void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error);
+
+/*
  * Makes of an error of the database what it means for the job: the fence's own error becomes LOST or TAKEN, with the
  * row's status told; others stay.
  */

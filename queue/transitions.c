@@ -84,7 +84,7 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
         " jsonb_array_elements_text(given.feedback -> 'error_stack') WITH ORDINALITY AS stack (line, number)))"
         " ELSE '{}'::jsonb END || $7::jsonb,"
         " started_at = coalesce(started_at, now()), finished_at = now(),"
-        " docker_finished_at = now() - $8::double precision * interval '1 millisecond',"
+        " docker_finished_at = docker_started_at + $8::double precision * interval '1 millisecond',"
         " container_id = CASE WHEN container_id = $2 THEN $9 ELSE container_id END"
         " FROM given" WHERE_OURS UPDATE_FENCE;
     struct qfc_statements statements = {0};
@@ -97,7 +97,7 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
         {ending->output, QFC_VALUE_BORROWED},
         {ending->feedback, QFC_VALUE_BORROWED},
         {ending->feedback_extra, QFC_VALUE_COPY},
-        {ending->exited_ago_ms, QFC_VALUE_COPY},
+        {ending->ran_ms, QFC_VALUE_COPY},
         {ending->container ? ending->container : "", QFC_VALUE_COPY},
     };
     if (qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error) < 0) {

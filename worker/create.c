@@ -106,8 +106,9 @@ static int write_body(struct job *job, const struct environment *environment, st
 
 int describe_container(struct job *job, struct qfc_error *error)
 {
-    /* Of job and attempt: a name that is taken can only mean this very attempt. */
-    snprintf(job->name, sizeof job->name, "qfc-%s-%u", job->row.id, job->row.attempt);
+    /* Of job, attempt and process: a name that is taken can only mean this very attempt. */
+    const char *instance = strchr(qfc_queue_marker(job->worker->queue), ':') + 1;
+    snprintf(job->name, sizeof job->name, "qfc-%s-%u-%.8s", job->row.id, job->row.attempt, instance);
     struct environment environment = {0};
     int r = fill_environment(job, &environment) < 0 ? qfc_fail_memory(error) : write_body(job, &environment, error);
     qfc_buffer_wipe(&environment.texts);

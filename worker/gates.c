@@ -68,8 +68,9 @@ static void on_probed(void *userdata, const struct qfc_error *error, const struc
         engine_trouble(worker, error);
         return;
     }
-    qfc_log(QFC_LOG_INFO, NULL, "the engine at %s answers%s, API version %s", qfc_engine_host(worker->engine),
-            worker->engine_was_ready ? " again" : "", qfc_buffer_text(reply->data));
+    if (!worker->engine_was_ready || worker->engine_trouble[0])
+        qfc_log(QFC_LOG_INFO, NULL, "the engine at %s answers%s, API version %s", qfc_engine_host(worker->engine),
+                worker->engine_was_ready ? " again" : "", qfc_buffer_text(reply->data));
     worker->engine_ready = worker->engine_was_ready = true;
     worker->probe_failures = 0;
     worker->engine_trouble[0] = '\0';
@@ -87,10 +88,12 @@ void engine_probe(struct qfc_worker *worker)
         engine_trouble(worker, &error);
 }
 
-void engine_lost(struct qfc_worker *worker, const struct qfc_error *why)
+void engine_lost(struct qfc_worker *worker)
 {
-    if (worker->engine_ready)
-        engine_trouble(worker, why);
+    bool news = worker->engine_ready;
+    worker->engine_ready = false;
+    if (news)
+        engine_probe(worker);
 }
 
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)
@@ -102,8 +105,6 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
     }
     qfc_log(QFC_LOG_INFO, NULL, "connected to the database%s: QFieldCloud %s",
             worker->database_was_ready ? " again" : "", qfc_queue_release(worker->queue));
-    if (worker->database_was_ready)
-        return_strays(worker);
     worker->database_was_ready = true;
     worker->database_trouble[0] = '\0';
     schedule(worker);

@@ -2,8 +2,9 @@
  * A job's life as a table: what each step does, and where each event leads.
  *
  * job_moved() alone moves a job from step to step. A step starts one asynchronous operation and returns; the
- * operation's completion calls job_ended(), which makes an event of it. Nothing nests: the order of things is read from
- * the table.
+ * operation's completion calls job_ended(), which makes an event of it. So the order of things is read from the table.
+ * (A step that has nothing to do, or fails at once, leads to the next one on the same stack, which the table's length
+ * bounds. A job that ends on the way is freed only by the loop, after all of them have returned.)
  */
 #include "worker_private.h"
 
@@ -21,6 +22,11 @@ struct row {
     unsigned max_tries; /* then EVENT_SPENT; 0: no end */
     enum step next[EVENT_COUNT];
 };
+
+/* How often a container is asked to start that stays as it was created. */
+#define START_TRIES 5
+/* How often the database may refuse an outcome: each time a little less is written, see make_ending. */
+#define FINISH_REFUSALS 3
 
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 15000
@@ -45,17 +51,20 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_START] = {"start", "ask for the container's end, and start it", start_start, ENGINE, true, 0, {
         [EVENT_DONE] = STEP_WAIT,            [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
-        [EVENT_UNKNOWN] = STEP_INSPECT,      [EVENT_AGAIN] = STEP_INSPECT,   [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_UNKNOWN] = STEP_INSPECT,      [EVENT_AGAIN] = STEP_INSPECT,   [EVENT_LOST] = STEP_REVOKE,
+        [EVENT_TAKEN] = STEP_END,            [EVENT_STOP] = STEP_IGNORE}},
     [STEP_WAIT] = {"wait", "wait for the container's end", start_wait, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_INSPECT,
         [EVENT_AGAIN] = STEP_INSPECT,        [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
         [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_BY_TYPE}},
     [STEP_KILL] = {"kill", "kill it: its time is up", start_kill, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_STOP] = STEP_IGNORE}},
     [STEP_INSPECT] = {"inspect", "look at the container: the truth about it", start_inspect, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_LOGS,            [EVENT_RUNNING] = STEP_WAIT,    [EVENT_NOT_STARTED] = STEP_START,
         [EVENT_COLLECTED] = STEP_FINISH,     [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
+        [EVENT_LOST] = STEP_REVOKE,          [EVENT_TAKEN] = STEP_END,       [EVENT_SPENT] = STEP_RETURN,
         [EVENT_STOP] = STEP_END}},
     [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, 5, {
         [EVENT_DONE] = STEP_FEEDBACK,        [EVENT_GONE] = STEP_INSPECT,
@@ -77,7 +86,7 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_END,       [EVENT_STOP] = STEP_END}},
     [STEP_DISCARD] = {"discard", "remove the container before the job goes back", start_discard, ENGINE, false, 5, {
         [EVENT_DONE] = STEP_PUT_BACK,        [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_PUT_BACK,  [EVENT_STOP] = STEP_PUT_BACK}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_PUT_BACK,  [EVENT_STOP] = STEP_IGNORE}},
     [STEP_PUT_BACK] = {"put back", "write `pending` and when to try again", start_put_back, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
@@ -122,6 +131,9 @@ static enum event event_of(const struct job *job, const struct qfc_error *error)
         break;
     }
     if (row->peer == DATABASE)
+        return EVENT_FAULT;
+    /* The engine does not understand the container's description: no other attempt would do better. */
+    if (job->step == STEP_CREATE && error->code == 400)
         return EVENT_FAULT;
     return row->before_start ? EVENT_NEVER_RAN : EVENT_MAY_HAVE_RUN;
 }
@@ -193,17 +205,37 @@ static enum step resolve(const struct job *job, enum event event, enum step step
     return step == STEP_SAME ? job->step : step;
 }
 
+/* A wait that the engine has held for so long was a real one. */
+#define REAL_WAIT_MS 5000
+
+/* Where the truth about a container is looked for: tries go on counting from one of these to the other. */
+static bool in_doubt(enum step step)
+{
+    return step == STEP_START || step == STEP_WAIT || step == STEP_KILL || step == STEP_INSPECT;
+}
+
+static void count_tries(struct job *job, enum event event, const struct qfc_error *error)
+{
+    bool waited = event == EVENT_RUNNING && uv_now(&job->worker->loop) - job->wait_began_ms > REAL_WAIT_MS;
+    if ((event == EVENT_DONE && job->step != STEP_WAIT) || waited) {
+        job->tries = job->answers = 0;
+    } else if (event == EVENT_UNKNOWN || event == EVENT_AGAIN || event == EVENT_RUNNING ||
+               table[job->step].next[event] == STEP_SAME) {
+        job->tries++;
+        job->answers += !error || error->kind != QFC_ERROR_UNREACHABLE;
+    }
+}
+
 /* The next event of a job whose step has been tried too often, or that is to stop. */
-static enum event consider(struct job *job, enum event event)
+static enum event consider(struct job *job, enum event event, const struct qfc_error *error)
 {
     const struct row *row = &table[job->step];
-    if (event == EVENT_DONE || event == EVENT_RUNNING)
-        job->tries = 0;
-    else if (event == EVENT_UNKNOWN || event == EVENT_AGAIN || row->next[event] == STEP_SAME)
-        job->tries++;
-    if (row->max_tries > 0 && job->tries >= row->max_tries)
+    count_tries(job, event, error);
+    if (row->max_tries > 0 && job->answers >= row->max_tries)
         return EVENT_SPENT;
-    if (job->step == STEP_FINISH && event == EVENT_FAULT && ++job->refusals > 3)
+    if (event == EVENT_NOT_STARTED && job->answers >= START_TRIES)
+        return EVENT_SPENT;
+    if (job->step == STEP_FINISH && event == EVENT_FAULT && ++job->refusals > FINISH_REFUSALS)
         return EVENT_SPENT;
     bool goes_on = event == EVENT_DONE || event == EVENT_UNKNOWN || event == EVENT_AGAIN;
     if (job->stopping && goes_on && row->next[EVENT_STOP] != STEP_IGNORE && row->next[EVENT_STOP] != STEP_END)
@@ -256,7 +288,9 @@ static void enter(struct job *job, enum step step)
 /* Says what an operator should know of; the rest is for the debug log. */
 static void say_move(const struct job *job, enum event event, enum step to, const struct qfc_error *error)
 {
-    bool noteworthy = error && event != EVENT_DONE && to != STEP_FINISH && (job->tries <= 1 || event == EVENT_SPENT);
+    bool first = job->tries <= 1 || event == EVENT_SPENT;
+    bool told = to == STEP_FINISH && job->step != STEP_FINISH; /* the reason comes with the outcome */
+    bool noteworthy = error && event != EVENT_DONE && first && !told;
     qfc_log(noteworthy ? QFC_LOG_WARNING : QFC_LOG_DEBUG, &job->about, "%s: %s, so: %s%s%s", table[job->step].name,
             event_names[event], table[to].name, error ? ": " : "", error ? error->message : "");
 }
@@ -270,9 +304,9 @@ void job_left_behind(const struct job *job)
 
 void job_moved(struct job *job, enum event event, const struct qfc_error *error)
 {
-    if (error && error->kind == QFC_ERROR_UNREACHABLE)
-        engine_lost(job->worker, error);
-    event = consider(job, event);
+    if (error && error->kind == QFC_ERROR_UNREACHABLE && table[job->step].peer == ENGINE)
+        engine_lost(job->worker);
+    event = consider(job, event, error);
     remember(job, event, error);
     enum step next = table[job->step].next[event];
     if (next == STEP_IGNORE)
@@ -284,8 +318,8 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
     }
     enum step to = resolve(job, event, next);
     say_move(job, event, to, error);
-    if (event == EVENT_SPENT)
-        job->tries = 0;
+    if (event == EVENT_SPENT || (to != job->step && !(in_doubt(job->step) && in_doubt(to))))
+        job->tries = job->answers = 0;
     if (event == EVENT_STOP && to == STEP_END)
         job_left_behind(job);
     enter(job, to);
@@ -305,7 +339,7 @@ void job_happened(struct job *job, enum event event, const struct qfc_error *err
     if (!between || next == STEP_NONE || next == STEP_IGNORE)
         return;
     cancel_wait(job);
-    job->tries = 0;
+    job->tries = job->answers = 0;
     job_moved(job, event, error);
 }
 
@@ -318,7 +352,7 @@ int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_e
     job->row = *row;
     job->about = (struct qfc_log_about){.job = job->row.id, .project = job->row.project_id};
     job->processor = qfc_processor_of(job->row.type);
-    job->claimed_at_ms = uv_now(&worker->loop);
+    job->stopping = worker->stopping;
     uv_timer_init(&worker->loop, &job->timer);
     job->timer.data = job;
     job->next = worker->jobs;

@@ -34,12 +34,8 @@ static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
         const struct qfc_log_about about = {.job = row->id, .project = row->project_id};
         struct qfc_error error = QFC_NO_ERROR;
         qfc_log(QFC_LOG_INFO, &about, "claimed %s%s", row->type, row->attempt > 1 ? " again" : "");
-        if (job_begin(worker, row, &error) < 0) {
+        if (job_begin(worker, row, &error) < 0)
             qfc_log(QFC_LOG_ERROR, &about, "begin the job: %s", error.message);
-            worker->strays = true;
-        } else if (worker->stopping) {
-            job_happened(worker->jobs, EVENT_STOP, NULL);
-        }
     }
 }
 
@@ -64,8 +60,6 @@ static void on_claimed(void *userdata, const struct qfc_error *error, const stru
 {
     struct qfc_worker *worker = userdata;
     worker->claiming = false;
-    if (error && error->kind == QFC_ERROR_UNKNOWN)
-        worker->strays = true;
     if (error && is_news(worker->claim_trouble, error->message)) {
         qfc_log(QFC_LOG_WARNING, NULL, "%s; this is said once, and tried again", error->message);
     } else if (!error) {
@@ -77,6 +71,27 @@ static void on_claimed(void *userdata, const struct qfc_error *error, const stru
     stop_when_idle(worker);
 }
 
+/* The ids of all our jobs, in an array to be freed; null without memory. */
+static const char **known_ids(const struct qfc_worker *worker, size_t *ret_count)
+{
+    const char **known = calloc(worker->job_count + 1, sizeof *known);
+    *ret_count = 0;
+    for (const struct job *job = worker->jobs; known && job; job = job->next)
+        known[(*ret_count)++] = job->row.id;
+    return known;
+}
+
+static int claim(struct qfc_worker *worker, unsigned slots, struct qfc_error *error)
+{
+    size_t count;
+    const char **known = known_ids(worker, &count);
+    if (!known)
+        return qfc_fail_memory(error);
+    int r = qfc_queue_claim(worker->queue, slots, known, count, on_claimed, worker, error);
+    free(known);
+    return r;
+}
+
 void schedule(struct qfc_worker *worker)
 {
     unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
@@ -85,7 +100,7 @@ void schedule(struct qfc_worker *worker)
         return;
     struct qfc_error error = QFC_NO_ERROR;
     uv_timer_stop(&worker->poll);
-    if (qfc_queue_claim(worker->queue, slots - worker->job_count, on_claimed, worker, &error) == 0) {
+    if (claim(worker, slots - worker->job_count, &error) == 0) {
         worker->claiming = true;
         return;
     }
@@ -108,30 +123,6 @@ static struct job *find(struct qfc_worker *worker, const char *id)
     return job;
 }
 
-static void on_strays(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
-{
-    struct qfc_worker *worker = userdata;
-    worker->strays = error != NULL;
-    int count = error ? 0 : PQntuples(results->items[0]);
-    for (int row = 0; row < count; row++) {
-        const struct qfc_log_about about = {.job = qfc_pg_text(results->items[0], row, "id")};
-        qfc_log(QFC_LOG_WARNING, &about, "put back: it was claimed, but its claim did not arrive");
-    }
-}
-
-void return_strays(struct qfc_worker *worker)
-{
-    worker->strays = true; /* until it is done */
-    const char **known = calloc(worker->job_count + 1, sizeof *known);
-    if (!known)
-        return;
-    size_t count = 0;
-    for (const struct job *job = worker->jobs; job; job = job->next)
-        known[count++] = job->row.id;
-    qfc_queue_return_strays(worker->queue, known, count, on_strays, worker, NULL);
-    free(known);
-}
-
 static void on_watched(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
     struct qfc_worker *worker = userdata;
@@ -152,12 +143,34 @@ static void on_watched(void *userdata, const struct qfc_error *error, const stru
     }
 }
 
+static void on_strays(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    int count = error ? 0 : PQntuples(results->items[0]);
+    for (int row = 0; row < count; row++) {
+        const struct qfc_log_about about = {.job = qfc_pg_text(results->items[0], row, "id")};
+        qfc_log(QFC_LOG_WARNING, &about, "put back: it was claimed, but its claim did not arrive");
+    }
+}
+
+/*
+ * A claim whose answer was lost leaves rows that are `queued` with our marker and that we know nothing of; its commit
+ * may even come after the connection's end. So they are looked for again and again.
+ */
+static void return_strays(struct qfc_worker *worker)
+{
+    size_t count;
+    const char **known = known_ids(worker, &count);
+    if (known)
+        qfc_queue_return_strays(worker->queue, known, count, on_strays, NULL, NULL);
+    free(known);
+}
+
 static void on_watch(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
     if (!qfc_queue_ready(worker->queue))
         return;
-    if (worker->strays && !worker->claiming)
+    if (!worker->claiming)
         return_strays(worker);
     if (worker->watching || worker->job_count == 0)
         return;

@@ -29,16 +29,22 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
 {
     struct job *job = userdata;
     struct qfc_error lost = QFC_NO_ERROR;
-    if (error) {
-        job->failure_type = error->kind == QFC_ERROR_REFUSED ? "ENGINE_LOST" : NULL;
-        job_ended(job, error);
+    if (error && error->code == 404) {
+        job->failure_type = "ENGINE_LOST";
+        job_moved(job, EVENT_MAY_HAVE_RUN, error);
+        return;
+    }
+    if (error) { /* that says nothing about the container */
+        job_moved(job, error->kind == QFC_ERROR_UNKNOWN ? EVENT_UNKNOWN : EVENT_AGAIN, error);
         return;
     }
     job->state = reply->state;
     if (job->state.status == QFC_CONTAINER_RUNNING) {
         job_moved(job, EVENT_RUNNING, NULL);
     } else if (job->state.status == QFC_CONTAINER_CREATED) {
-        job_moved(job, EVENT_NOT_STARTED, NULL);
+        qfc_fail(&lost, QFC_ERROR_REFUSED, 0, "container %.12s stays as it was created, whatever is tried",
+                 job->container);
+        job_moved(job, EVENT_NOT_STARTED, &lost);
     } else if (ended_with_engine(job)) {
         job->failure_type = "ENGINE_LOST";
         qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "the engine went away and ended container %.12s with it (exit code %lld)",
@@ -150,10 +156,11 @@ static int make_output(struct job *job, struct qfc_error *error)
 {
     qfc_buffer_free(&job->output);
     job->output = qfc_buffer(OUTPUT_MAX_BYTES);
-    bool none = job->never_ran;
-    int r = none            ? 0
-            : job->log_lost ? qfc_buffer_append_text(&job->output, LOG_LOST)
-                            : qfc_excerpt_text(&job->log, &job->output);
+    int r = 0;
+    if (job->log_lost && !job->never_ran)
+        r = qfc_buffer_append_text(&job->output, LOG_LOST);
+    else if (!job->never_ran)
+        r = qfc_excerpt_text(&job->log, &job->output);
     const char *end = job->outcome.output_end;
     if (r == 0)
         r = qfc_text_clean(&job->output, end, strlen(end), NULL);
@@ -173,11 +180,15 @@ static int make_writes(const struct job *job, struct qfc_statements *writes, str
     return *job->token ? qfc_token_delete(writes, job->token, error) : 0;
 }
 
+/* From `prepare` to the container's end. */
+static uint64_t ran_ms(const struct job *job)
+{
+    return job->prepared_at_ms && job->exited_at_ms ? job->exited_at_ms - job->prepared_at_ms : 0;
+}
+
 static void say_finished(const struct job *job)
 {
-    double run_s = job->started_at_ms && job->exited_at_ms >= job->started_at_ms
-                       ? (double)(job->exited_at_ms - job->started_at_ms) / 1000
-                       : 0;
+    double run_s = (double)ran_ms(job) / 1000;
     if (job->outcome.finished)
         qfc_log(QFC_LOG_INFO, &job->about, "finished %s after %.1f s", job->row.type, run_s);
     else
@@ -189,9 +200,13 @@ static void on_finished(void *userdata, const struct qfc_error *error, const str
     struct job *job = userdata;
     if (!error)
         say_finished(job);
+    else if (error->kind == QFC_ERROR_LOST && job->finish_unknown)
+        qfc_log(QFC_LOG_INFO, &job->about, "the outcome was written before its answer was lost: %s", error->message);
+    else if (error->kind == QFC_ERROR_LOST)
+        qfc_log(QFC_LOG_WARNING, &job->about, "the outcome is not written: %s", error->message);
     else if (error->kind != QFC_ERROR_UNKNOWN && error->kind != QFC_ERROR_AGAIN)
-        qfc_log(error->kind == QFC_ERROR_LOST ? QFC_LOG_WARNING : QFC_LOG_ERROR, &job->about,
-                "the outcome could not be written: %s", error->message);
+        qfc_log(QFC_LOG_ERROR, &job->about, "the outcome could not be written: %s", error->message);
+    job->finish_unknown |= error && error->kind == QFC_ERROR_UNKNOWN;
     struct qfc_error told = error ? *error : (struct qfc_error)QFC_NO_ERROR;
     if (error)
         qfc_context(&told, "write the job's outcome");
@@ -202,7 +217,7 @@ static void on_finished(void *userdata, const struct qfc_error *error, const str
  * What the database refuses is left out, a little more with each refusal: first the success, then the feedback, then
  * the output. So a job ends, with the database's reason, whatever its container wrote.
  */
-static struct qfc_ending make_ending(const struct job *job, const char *exited_ago_ms)
+static struct qfc_ending make_ending(const struct job *job, const char *ran)
 {
     return (struct qfc_ending){
         .container = job->container,
@@ -210,7 +225,7 @@ static struct qfc_ending make_ending(const struct job *job, const char *exited_a
         .output = job->refusals > 2 ? job->outcome.output_end : qfc_buffer_text(&job->output),
         .feedback = job->refusals > 1 ? NULL : job->outcome.feedback,
         .feedback_extra = job->outcome.extra,
-        .exited_ago_ms = job->started_at_ms && job->exited_at_ms ? exited_ago_ms : NULL,
+        .ran_ms = job->exited_at_ms ? ran : NULL,
     };
 }
 
@@ -223,10 +238,9 @@ int start_finish(struct job *job, struct qfc_error *error)
         qfc_statements_free(&writes);
         return -1;
     }
-    char exited_ago_ms[24];
-    snprintf(exited_ago_ms, sizeof exited_ago_ms, "%llu",
-             (unsigned long long)(uv_now(&job->worker->loop) - job->exited_at_ms));
-    const struct qfc_ending ending = make_ending(job, exited_ago_ms);
+    char ran[24];
+    snprintf(ran, sizeof ran, "%llu", (unsigned long long)ran_ms(job));
+    const struct qfc_ending ending = make_ending(job, ran);
     return qfc_queue_finish(job->worker->queue, &job->row, &ending, &writes, on_finished, job, error);
 }
 

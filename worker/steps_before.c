@@ -118,7 +118,9 @@ int start_put(struct job *job, struct qfc_error *error)
 
 static void on_prepared(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
-    job_ended(userdata, error);
+    struct job *job = userdata;
+    job->prepared_at_ms = uv_now(&job->worker->loop);
+    job_ended(job, error);
 }
 
 int start_prepare(struct job *job, struct qfc_error *error)
@@ -149,7 +151,6 @@ static void on_started(void *userdata, const struct qfc_error *error, const stru
     if (error) {
         job->wait = NULL;
     } else {
-        job->started_at_ms = uv_now(&job->worker->loop);
         qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s", job->container);
     }
     job_ended(job, error);
@@ -176,9 +177,8 @@ static void on_deadline(uv_timer_t *timer)
 int start_wait(struct job *job, struct qfc_error *error)
 {
     uint64_t now = uv_now(&job->worker->loop);
-    if (job->started_at_ms == 0)
-        job->started_at_ms = now;
-    uint64_t deadline = job->started_at_ms + (uint64_t)job->timeout_s * 1000;
+    job->wait_began_ms = now;
+    uint64_t deadline = job->prepared_at_ms + (uint64_t)job->timeout_s * 1000;
     if (job->past_deadline)
         deadline = now + KILL_AGAIN_MS;
     uv_timer_start(&job->timer, on_deadline, deadline > now ? deadline - now : 0, 0);

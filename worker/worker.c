@@ -12,9 +12,10 @@
 /* How long after the second signal what can still be written is waited for. */
 #define GIVE_UP_MS 8000
 
-#define LOCK_TIMEOUT_MS 10000
+/* For a row that somebody else has locked; then the step is tried again, and others have their turn. */
+#define LOCK_TIMEOUT_MS 2000
 
-static const int signal_numbers[] = {SIGTERM, SIGINT, SIGQUIT};
+static const int signal_numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
 
 static void on_notice(void *userdata, const char *severity, const char *message)
 {
@@ -81,9 +82,10 @@ static void on_give_up(uv_timer_t *timer)
 
 static void leave(struct qfc_worker *worker)
 {
-    qfc_log(QFC_LOG_WARNING, NULL, "leaving now: %u running jobs are put back, or fail where that could do harm",
-            worker->job_count);
-    uv_timer_start(&worker->give_up, on_give_up, GIVE_UP_MS, 0);
+    if (worker->job_count > 0)
+        qfc_log(QFC_LOG_WARNING, NULL, "leaving now: %u running jobs are put back, or fail where that could do harm",
+                worker->job_count);
+    uv_timer_start(&worker->give_up, on_give_up, worker->job_count > 0 ? GIVE_UP_MS : 0, 0);
     struct job *next;
     for (struct job *job = worker->jobs; job; job = next) {
         next = job->next;
@@ -97,7 +99,7 @@ static void on_signal(uv_signal_t *handle, int number)
     bool at_once = number == SIGQUIT || worker->signal_count > 0;
     worker->signal_count++;
     worker->stopping = true;
-    if (worker->job_count > 0 && at_once)
+    if (at_once)
         leave(worker);
     else if (worker->job_count > 0)
         qfc_log(QFC_LOG_INFO, NULL,

@@ -72,11 +72,11 @@ struct job {
     const struct qfc_processor *processor; /* null: a type that nobody knows */
 
     enum step step;
-    unsigned tries;   /* that were not done since the last step that was */
+    unsigned tries;   /* that were not done since the last step that was: the backoff grows with them */
+    unsigned answers; /* of these, those that the other side was there for: too many are EVENT_SPENT */
     bool waiting;     /* for the timer, before the step is tried again */
     bool stopping;    /* EVENT_STOP is to come as soon as the step allows */
     uv_timer_t timer; /* the next try, or at STEP_WAIT the deadline */
-    uint64_t claimed_at_ms;
 
     PGresult **rows; /* what `read` brought */
     size_t row_count;
@@ -93,7 +93,8 @@ struct job {
     struct qfc_buffer tar;                 /* for /io */
     struct qfc_engine_call *wait;          /* under way from start to the container's end, or null */
     bool wait_broken;                      /* the wait's answer was lost: the engine may have been ended */
-    uint64_t started_at_ms, exited_at_ms;
+    uint64_t wait_began_ms;
+    uint64_t prepared_at_ms, exited_at_ms; /* on the loop's clock */
 
     struct qfc_container_state state;
     bool past_deadline;
@@ -110,6 +111,7 @@ struct job {
     bool never_ran;           /* then: the container has not run, or what it left is lost */
     bool counts;              /* the attempt counts against RETRY_MAX_ATTEMPTS */
     unsigned refusals;        /* of finish by the database */
+    bool finish_unknown;      /* a finish may have been written although its answer was lost */
     struct qfc_outcome outcome;
     struct qfc_buffer output;
 };
@@ -130,7 +132,6 @@ struct qfc_worker {
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
     bool watching;
-    bool strays; /* there may be rows that we have claimed and know nothing of */
 
     bool engine_ready;
     bool probing;
@@ -141,7 +142,7 @@ struct qfc_worker {
     char claim_trouble[QFC_ERROR_MESSAGE_SIZE];
     bool database_was_ready, engine_was_ready;
 
-    uv_signal_t signals[3];
+    uv_signal_t signals[4];
     uv_timer_t give_up; /* after the second signal */
     unsigned signal_count;
     bool stopping, closing;
@@ -150,7 +151,8 @@ struct qfc_worker {
 
 /* lifecycle.c */
 
-/* Takes over a claimed row and begins its life. Returns 0 or -1 (QFC_ERROR_MEMORY: the row stays as it is). */
+/* Takes over a claimed row and begins its life, or its way back when the worker is stopping. Returns 0 or -1
+ * (QFC_ERROR_MEMORY: the row stays as it is). */
 int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error);
 
 /* Something happened to the job from outside of its step's operation. */
@@ -195,16 +197,14 @@ void schedule(struct qfc_worker *worker);
 /* A job has ended and is about to be freed. */
 void scheduler_job_ended(struct qfc_worker *worker);
 
-/* Gives back rows that were claimed, but whose answer was lost, or that could not be taken on. */
-void return_strays(struct qfc_worker *worker);
-
 /* Starts the periodic look at our rows. */
 void scheduler_watch(struct qfc_worker *worker);
 
 /* gates.c: what must be there before a job is claimed. */
 
 void engine_probe(struct qfc_worker *worker);
-void engine_lost(struct qfc_worker *worker, const struct qfc_error *why);
+/* A job could not reach the engine: the next probe says so, if it cannot either. */
+void engine_lost(struct qfc_worker *worker);
 /* Is this something else than what was said last? Remembers it. */
 bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message);
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);

@@ -71,6 +71,12 @@ void qfc_pg_free(struct qfc_pg *pg);
 enum qfc_pg_state qfc_pg_state(const struct qfc_pg *pg);
 
 /*
+ * Leaves the connection and makes a new one: for what `setup` found is not true any more. Batches as with any lost
+ * connection. `why` is what on_state gets.
+ */
+void qfc_pg_reconnect(struct qfc_pg *pg, const struct qfc_error *why);
+
+/*
  * The end of a batch. `error` is null when the sync point was reached without an error (for a transaction: when it is
  * committed); else `results` is null. Kinds: UNKNOWN (connection lost, or `answer_ms` passed, after the batch was sent
  * and before an error had come; a server that shuts down or ends the session is a lost connection), AGAIN

@@ -59,7 +59,8 @@ const char *qfc_queue_marker(const struct qfc_queue *queue);
  * Claims up to `slots` jobs, at most one per project, oldest first, in one round trip. Within one transaction the
  * projects are locked first and asked about in a later statement, so that of two workers that look at the same time
  * only one takes a project (SKIP LOCKED re-checks only the row that it locks, not whether the project is busy). Also
- * tells how many jobs of our types are pending, whether or not they can be claimed now.
+ * tells how many jobs of our types are pending, whether or not they can be claimed now. `known` are the ids of the
+ * jobs that this process still has: they are not claimed again.
  */
 struct qfc_claim {
     const struct qfc_job *jobs;
@@ -67,8 +68,8 @@ struct qfc_claim {
     long pending; /* before this claim */
 };
 typedef void qfc_queue_claimed(void *userdata, const struct qfc_error *error, const struct qfc_claim *claim);
-int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, qfc_queue_claimed *done, void *userdata,
-                    struct qfc_error *error);
+int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *known, size_t count,
+                    qfc_queue_claimed *done, void *userdata, struct qfc_error *error);
 
 /*
  * Gives back claims whose answer was lost with the connection: rows with our marker that are none of `known` (ids).
@@ -106,7 +107,7 @@ struct qfc_ending {
     const char *output;         /* text without NUL; must live until `done` */
     const char *feedback;       /* the container's cleaned JSON object, or null; must live until `done` */
     const char *feedback_extra; /* JSON object, laid over the feedback's members */
-    const char *exited_ago_ms;  /* for docker_finished_at: how long ago the container ended; null: it never ran */
+    const char *ran_ms;         /* for docker_finished_at: from `prepare` to the container's end; null: it never ran */
 };
 int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
                      struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);

@@ -52,6 +52,7 @@ class Plain:
             str(jobs),
         ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        time.sleep(PAUSE_S)
         if done.returncode:
             raise BedError("the plain program failed")
         names, *lines = [line.split() for line in done.stdout.splitlines()]
@@ -110,24 +111,26 @@ class Running:
         """Of the worker, and of its connection's process in PostgreSQL, looking for jobs included."""
         return [(after - before) / self._jobs for before, after in zip(self._before, self._processor_ms())]
 
-    def _lines(self, jobs, begins):
-        lines = self.process.output().lines
-        return [line for line in lines if line.get("job") in jobs and line["message"].startswith(begins)]
-
     def _wait(self, jobs):
+        """Asks rarely, and little: what this costs counts against the worker."""
         deadline = time.monotonic() + PATIENCE_S
-        while len(self._lines(jobs, "finished")) < len(jobs):
-            if self._lines(jobs, "failed") or self.process.process.poll() is not None or time.monotonic() > deadline:
+        while self.database.value(
+            "SELECT count(*) FROM core_job WHERE id = ANY(%s::uuid[]) AND status = 'finished'", list(jobs)
+        ) < len(jobs):
+            if self.process.process.poll() is not None or time.monotonic() > deadline:
                 raise BedError(f"not all jobs were finished:\n{self.process.output()}")
-            time.sleep(0.1)
+            time.sleep(0.2)
+        time.sleep(PAUSE_S)
 
     def batch(self):
         """Milliseconds per job, and the means of the phases."""
         jobs = queue(self.database, self.projects)
         self._wait(jobs)
         self._jobs += len(jobs)
+        lines = [line for line in self.process.output().lines if line.get("job") in jobs]
         claimed, started, finished = (
-            [_time(line) for line in self._lines(jobs, word)] for word in ("claimed", "started", "finished")
+            [_time(line) for line in lines if line["message"].startswith(word)]
+            for word in ("claimed", "started container", "finished")
         )
         phases = [
             statistics.mean(b - a for a, b in zip(claimed[:JOBS], started)),
@@ -203,7 +206,6 @@ def run(bed, pairs):
         batches = {}
         for side in sides if number % 2 else reversed(sides):
             batches[side] = side.batch()
-            time.sleep(PAUSE_S)
         if number < 0:
             plain.calls.clear()
             running.warmed_up()

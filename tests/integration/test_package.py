@@ -118,7 +118,7 @@ def test_labels_limits_and_grids_of_the_container(database, worker, ground):
     assert labels["type"] == "package"
     assert labels["job_id"] == str(job["id"])
     assert labels["project_id"] == str(job["project_id"])
-    assert container["Name"] == f"/qfc-{job['id']}-1"
+    assert container["Name"].startswith(f"/qfc-{job['id']}-1-")
     assert container["HostConfig"]["CpuShares"] == 300
     assert container["HostConfig"]["Memory"] == 1000 * 1024 * 1024
     mounts = [(m["Name"], m["Destination"], m["RW"]) for m in container["Mounts"]]
