@@ -23,9 +23,9 @@ static void on_deadline(uv_timer_t *timer)
     struct qfc_http_transfer *transfer;
     uint64_t now = now_ms();
 
-    TAILQ_FOREACH(transfer, &http->transfers, link)
-    if (transfer->deadline && transfer->deadline <= now && transfer->state <= TRANSFER_RUNNING)
-        qfc_http_transfer_expire(transfer);
+    TAILQ_FOREACH (transfer, &http->transfers, link)
+        if (transfer->deadline && transfer->deadline <= now && transfer->state <= TRANSFER_RUNNING)
+            qfc_http_transfer_expire(transfer);
     qfc_http_settle(http);
 }
 
@@ -35,9 +35,9 @@ static void arm_deadline(struct qfc_http *http)
     const struct qfc_http_transfer *transfer;
     uint64_t now = now_ms(), first = UINT64_MAX;
 
-    TAILQ_FOREACH(transfer, &http->transfers, link)
-    if (transfer->deadline && transfer->deadline < first)
-        first = transfer->deadline;
+    TAILQ_FOREACH (transfer, &http->transfers, link)
+        if (transfer->deadline && transfer->deadline < first)
+            first = transfer->deadline;
     if (first == UINT64_MAX)
         uv_timer_stop(&http->deadline);
     else
@@ -101,8 +101,8 @@ void qfc_http_free(struct qfc_http *http)
     if (!http || http->freed)
         return;
     http->freed = true;
-    TAILQ_FOREACH(transfer, &http->transfers, link)
-    transfer->state = TRANSFER_CANCELLED;
+    TAILQ_FOREACH (transfer, &http->transfers, link)
+        transfer->state = TRANSFER_CANCELLED;
     if (!http->inside)
         shut(http);
 }
@@ -192,9 +192,9 @@ static struct qfc_http_transfer *first_ended(struct qfc_http *http)
 {
     struct qfc_http_transfer *transfer;
 
-    TAILQ_FOREACH(transfer, &http->transfers, link)
-    if (transfer->state == TRANSFER_ENDED)
-        return transfer;
+    TAILQ_FOREACH (transfer, &http->transfers, link)
+        if (transfer->state == TRANSFER_ENDED)
+            return transfer;
     return NULL;
 }
 

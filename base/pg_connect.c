@@ -127,8 +127,8 @@ static void go_down(struct qfc_pg *pg)
 
     pg_hang_up(pg);
     if (pg->phase == PG_SETTING_UP)
-        TAILQ_FOREACH(batch, &pg->in_flight, link)
-    batch->done = NULL; /* the setup's, which is done again */
+        TAILQ_FOREACH (batch, &pg->in_flight, link)
+            batch->done = NULL; /* the setup's, which is done again */
     TAILQ_CONCAT(&pg->ended, &pg->in_flight, link);
     pg->in_flight_count = 0;
     pg->phase = PG_WAITING;

@@ -78,9 +78,9 @@ static struct qfc_engine_call *first_waiting(struct qfc_engine *engine, unsigned
 {
     struct qfc_engine_call *call;
 
-    TAILQ_FOREACH(call, &engine->calls, link)
-    if (call->state == CALL_WAITING && call->round == round)
-        return call;
+    TAILQ_FOREACH (call, &engine->calls, link)
+        if (call->state == CALL_WAITING && call->round == round)
+            return call;
     return NULL;
 }
 

@@ -127,9 +127,9 @@ static void on_patience(uv_timer_t *timer)
 
     do {
         uint64_t now = now_ms();
-        TAILQ_FOREACH(call, &engine->calls, link)
-        if (call->patience_until && call->patience_until <= now)
-            break;
+        TAILQ_FOREACH (call, &engine->calls, link)
+            if (call->patience_until && call->patience_until <= now)
+                break;
         if (call)
             send_start(call);
     } while (call && !engine->closed);
@@ -142,9 +142,9 @@ void qfc_engine_arm_patience(struct qfc_engine *engine)
     const struct qfc_engine_call *call;
     uint64_t now = now_ms(), first = UINT64_MAX;
 
-    TAILQ_FOREACH(call, &engine->calls, link)
-    if (call->patience_until && call->patience_until < first)
-        first = call->patience_until;
+    TAILQ_FOREACH (call, &engine->calls, link)
+        if (call->patience_until && call->patience_until < first)
+            first = call->patience_until;
     if (first == UINT64_MAX)
         uv_timer_stop(&engine->patience);
     else

@@ -24,9 +24,10 @@
     "EXISTS (SELECT FROM core_job b WHERE b.project_id = " project " AND b.status IN ('queued', 'started'))"
 
 /*
- * Takes the locks of up to $1 projects whose turn it is. The pending set is materialised first: an ORDER BY created_at
- * LIMIT over core_job makes PostgreSQL walk all history by the index on created_at. A project's oldest job decides:
- * while that one waits to be due, or is of a type that is not ours, the younger wait, too.
+ * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. The pending set is materialised
+ * first: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by the index on created_at. A
+ * project's oldest job decides: while that one waits to be due, or is of a type that is not ours, the younger wait,
+ * too. What somebody else has locked, project or job, is passed over, and the next in turn is taken.
  */
 static const char lock_projects_sql[] =
     "WITH pending AS MATERIALIZED ("
@@ -34,20 +35,20 @@ static const char lock_projects_sql[] =
     "), oldest AS ("
     " SELECT DISTINCT ON (project_id) * FROM pending ORDER BY project_id, created_at, id"
     "), candidate AS MATERIALIZED ("
-    " SELECT o.project_id, o.created_at FROM oldest o"
+    " SELECT o.id, o.project_id, o.created_at FROM oldest o"
     " WHERE o.type = ANY($2::text[]) AND " IS_DUE("o") " AND NOT " IS_BUSY(
         "o.project_id") "), locked AS ("
-                        " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id WHERE p.locked_at IS "
-                        "NULL"
-                        " ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p SKIP LOCKED"
+                        " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id JOIN core_job j ON j.id "
+                        "= c.id"
+                        " WHERE p.locked_at IS NULL AND j.status = 'pending'"
+                        " ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p, j SKIP LOCKED"
                         ") SELECT (SELECT count(*) FROM pending WHERE type = ANY($2::text[])) AS pending,"
                         " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), "
                         "''), true)";
 
 /*
- * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. A row
- * that somebody else has locked is left for the next claim, so that it holds up no other. $3 are the jobs that this
- * process still lives with: one whose way back is not written yet must not begin a second life.
+ * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. $3
+ * are the jobs that this process still lives with: one whose way back is not written yet must not begin a second life.
  */
 static const char take_jobs_sql[] =
     "WITH locked AS ("

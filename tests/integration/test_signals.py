@@ -216,7 +216,9 @@ def test_deadline_after_the_first_signal(scene):
 def test_kill_from_outside(scene):
     scene.start()
     job = scene.job("gate.qgs")
-    scene.docker.kill(scene.running(job))
+    container = scene.running(job)
+    scene.worker.wait_for(lambda: b"waiting for /io/go" in scene.docker.logs(container), "its log")
+    scene.docker.kill(container)
     row = scene.wait_for(job, "finished", "failed")
     assert row["status"] == "failed"
     assert row["feedback"] == {
