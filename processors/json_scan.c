@@ -263,7 +263,7 @@ static int enter(struct scanner *scanner, unsigned char closing, bool *ret_empty
 
 static int scan_array(struct scanner *scanner)
 {
-    bool closed;
+    bool closed = false;
     if (enter(scanner, ']', &closed) < 0)
         return -1;
     while (!closed) {
@@ -334,7 +334,7 @@ static int scan_member(struct scanner *scanner)
 
 static int scan_object(struct scanner *scanner)
 {
-    bool closed;
+    bool closed = false;
     if (enter(scanner, '}', &closed) < 0)
         return -1;
     while (!closed) {

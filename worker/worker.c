@@ -3,6 +3,7 @@
  */
 #include "worker_private.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,9 @@
 
 /* For a row that somebody else has locked; then the step is tried again, and others have their turn. */
 #define LOCK_TIMEOUT_MS 2000
+
+/* Buffers from this size on (logs, feedback) go back to the system as soon as they are freed. */
+#define BIG_BUFFER_BYTES (256 * 1024)
 
 static const int signal_numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
 
@@ -169,6 +173,7 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
     struct qfc_worker worker = {.settings = settings, .mode = mode};
     struct qfc_error error = QFC_NO_ERROR;
     signal(SIGPIPE, SIG_IGN);
+    mallopt(M_MMAP_THRESHOLD, BIG_BUFFER_BYTES);
     srandom((unsigned)(time(NULL) ^ (getpid() << 8)));
     if (uv_loop_init(&worker.loop) < 0) {
         qfc_log(QFC_LOG_ERROR, NULL, "the event loop could not be made");
