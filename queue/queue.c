@@ -13,8 +13,8 @@
 #define RETRY_MAX_MS 15000
 
 /* No statement of ours runs long; one that does is hung. */
-#define STATEMENT_TIMEOUT "30s"
-#define ANSWER_MS         45000
+#define STATEMENT_TIMEOUT "60s"
+#define ANSWER_MS         90000
 
 static void on_state(void *userdata, enum qfc_pg_state state, const struct qfc_error *why, unsigned retry_ms)
 {

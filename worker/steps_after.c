@@ -13,6 +13,9 @@
 #define LOG_MAX_BYTES    (64u * 1024 * 1024)
 #define OUTPUT_MAX_BYTES (3 * LOG_MAX_BYTES + 4096)
 
+/* PostgreSQL's query_canceled. */
+#define STATEMENT_TIMED_OUT "57014"
+
 #define LOG_LOST "[QFC/Worker/1001] Failed to read logs."
 
 /* A process group that its engine took along: killed, or the host went down under it. */
@@ -195,22 +198,32 @@ static void say_finished(const struct job *job)
         qfc_log(QFC_LOG_WARNING, &job->about, "failed %s after %.1f s: %s", job->row.type, run_s, job->outcome.reason);
 }
 
-static void on_finished(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+static void say_not_finished(const struct job *job, const struct qfc_error *error)
 {
-    struct job *job = userdata;
-    if (!error)
-        say_finished(job);
-    else if (error->kind == QFC_ERROR_LOST && job->finish_unknown)
+    if (error->kind == QFC_ERROR_LOST && job->finish_unknown)
         qfc_log(QFC_LOG_INFO, &job->about, "the outcome was written before its answer was lost: %s", error->message);
     else if (error->kind == QFC_ERROR_LOST)
         qfc_log(QFC_LOG_WARNING, &job->about, "the outcome is not written: %s", error->message);
     else if (error->kind != QFC_ERROR_UNKNOWN && error->kind != QFC_ERROR_AGAIN)
         qfc_log(QFC_LOG_ERROR, &job->about, "the outcome could not be written: %s", error->message);
-    job->finish_unknown |= error && error->kind == QFC_ERROR_UNKNOWN;
-    struct qfc_error told = error ? *error : (struct qfc_error)QFC_NO_ERROR;
-    if (error)
-        qfc_context(&told, "write the job's outcome");
-    job_ended(job, error ? &told : NULL);
+}
+
+static void on_finished(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct job *job = userdata;
+    if (!error) {
+        say_finished(job);
+        job_ended(job, NULL);
+        return;
+    }
+    say_not_finished(job, error);
+    job->finish_unknown |= error->kind == QFC_ERROR_UNKNOWN;
+    struct qfc_error told = *error;
+    /* Too much for the database within the time that a statement has: the same again would be too much again. */
+    if (strcmp(error->sqlstate, STATEMENT_TIMED_OUT) == 0)
+        told.kind = QFC_ERROR_REFUSED;
+    qfc_context(&told, "write the job's outcome");
+    job_ended(job, &told);
 }
 
 /*
