@@ -74,8 +74,10 @@ int qfc_engine_refused(struct qfc_engine_call *call, const struct qfc_http_respo
         return qfc_engine_nonsense(call, error, "an unexpected status");
     qfc_engine_words(&response->body, words);
     hide_environment(words);
-    /* A look that failed on the engine's side says nothing about what was looked at. */
-    if (status == 503 || status == 429 || (status >= 500 && strcmp(call->form->method, "GET") == 0))
+    /* A look that failed on the engine's side says nothing about what was looked at; 501 is what it cannot do at all.
+     */
+    bool looks = strcmp(call->form->method, "GET") == 0;
+    if (status == 503 || status == 429 || (looks && status >= 500 && status != 501))
         kind = QFC_ERROR_AGAIN;
     if (status == 400 && strstr(words, "client version")) { /* another engine has taken this one's place */
         call->engine->api_known = false;

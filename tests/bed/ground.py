@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import sys
 
 from . import cleanup
+from .docker import DockerError
 from .image import REPOSITORY, Image
 
 LABEL = "qfc-bed"
@@ -40,14 +42,28 @@ class Ground:
         for container in self.docker.containers():
             if container["Image"] == image or network in container["NetworkSettings"]["Networks"]:
                 self.docker.remove(container["Id"])
-        self.docker.remove_network(network)
+        self._remove_network(network)
         self.docker.remove_image(image)
 
+    def _remove_network(self, network):
+        """An engine can lose track of a container's endpoint when the container is removed while it starts: then the
+        network stays, with no container in it, until the engine is restarted. The next run tries again."""
+        try:
+            self.docker.remove_network(network)
+        except DockerError as error:
+            if "active endpoints" not in str(error) or self.docker.get(f"/networks/{network}")["Containers"]:
+                raise
+            print(f"the engine keeps the empty network {network}: {error}", file=sys.stderr)
+
     def _sweep(self):
-        """Removes what runs that were killed have left in this engine."""
+        """Removes what runs that were killed have left in this engine, as far as it lets go: one that was disturbed can
+        hold a network for a container that is no more, until it is started again."""
         for network in self.docker.networks(label=[OWNER]):
             if _is_gone(network["Labels"][OWNER]):
-                self._remove_all(network["Labels"][LABEL], network["Name"])
+                try:
+                    self._remove_all(network["Labels"][LABEL], network["Name"])
+                except DockerError as error:
+                    print(f"bed: left over by an earlier run: {error}", file=sys.stderr)
 
     def create(self, *args, name=None, files=None, network=None, env=None, **host):
         """A container as the worker would create it, for a test of its own: `args` are those of entrypoint.py, `files`
