@@ -6,7 +6,9 @@ and `worker` is the program with that database, the API player and the engine th
 an engine take `own_ground`, and run the program on it with `make_worker(database, own_ground)`.
 """
 
+import contextlib
 import os
+import signal
 import sys
 
 import pytest
@@ -44,6 +46,11 @@ def pytest_configure(config):
     cleanup.sweep()
 
 
+def pytest_keyboard_interrupt():
+    """What follows is cleaning up, which a second Ctrl-C must not cut short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def pytest_collection_modifyitems(config, items):
     """Long tests are left out, not skipped: a skip counts as a failure."""
     if config.getoption("--long"):
@@ -62,9 +69,11 @@ def postgres():
 
 
 @pytest.fixture(scope="session")
-def engine():
-    """The engine that answers here, or one of our own."""
-    found = engines.find()
+def engine(pytestconfig):
+    """The engine that answers here, or one of our own; what is said about the choice is not captured."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        found = engines.find()
     yield found
     found.close()
 

@@ -11,7 +11,8 @@
  * place and does not speak the version (400). An answer that makes no sense is INVALID, or UNKNOWN where the call may
  * have changed something. When the version cannot be negotiated, the calls that wait for it end in UNREACHABLE, as
  * nothing of them was sent, or, for a version that is refused, in REFUSED with the code 0. Each says what was tried and
- * what the engine answered: create container qfc-4f1c...-1: the engine answered 404: No such image: qgis3:latest
+ * what the engine answered:
+ *     create container qfc-4f1c...-1: the engine answered 404: No such image: qgis3:latest
  *     connect to the engine at /var/run/docker.sock: permission denied: this user is not in the group "docker" (998)
  *         that owns the socket
  */

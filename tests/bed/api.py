@@ -90,7 +90,7 @@ class Api:
     """The player, listening on an address of the engine's network; `url` is what containers are given."""
 
     def __init__(self, database, engine, gateway):
-        self.database, self.requests = database, []
+        self.database, self.engine, self.requests = database, engine, []
         self._rules, self._lock = [], threading.Lock()
         self._connection_lock = threading.Lock()
         self._server = engine.inside(_Server, (gateway, 0), _Handler)

@@ -11,8 +11,10 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 
 PREFIX = "qfc-bed-"
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _steps = []
 _owner = os.getpid()
@@ -39,15 +41,26 @@ def never(handle):
 
 
 def everything():
-    """Does all that is registered; one step's failure does not keep the others from being done."""
+    """Does all that is registered; neither one step's failure nor an impatient Ctrl-C keeps the others from being
+    done."""
     if os.getpid() != _owner:
         return
+    before = _ignore_stops()
     while _steps:
         step, args = _steps.pop()
         try:
             step(*args)
         except Exception as error:  # noqa: BLE001 (said, and the rest must still be done)
             print(f"bed: cleaning up: {step.__qualname__}: {error}", file=sys.stderr)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _ignore_stops():
+    """Ignores the signals that ask for an end; returns what was done about them before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # only the main thread may set handlers, and only it gets KeyboardInterrupt
+    return {number: signal.signal(number, signal.SIG_IGN) for number in STOPS}
 
 
 def _interrupt(number, _frame):

@@ -51,6 +51,10 @@ def run(path, env):
     except subprocess.TimeoutExpired:
         process.kill()
         outputs, returncode = process.communicate(), None
+    except KeyboardInterrupt:
+        process.kill()
+        process.wait()
+        raise
     stdout, stderr = (output.decode(errors="replace") for output in outputs)
     passed, bad = judge(returncode, stdout)
     name = os.path.relpath(path)
@@ -91,4 +95,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

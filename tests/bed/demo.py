@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 
+import psycopg2
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from bed import BedError, cleanup, engine as engines, postgres  # noqa: E402
 from bed.api import Api  # noqa: E402
+from bed.docker import DockerError  # noqa: E402
 from bed.ground import Ground  # noqa: E402
 from bed.worker import Worker  # noqa: E402
 
@@ -21,6 +24,8 @@ PROJECTS = [
     ("odd feedback", "broken_feedback.qgs", 1),
     ("paths", "sleep@2.qgs", 1),
 ]
+USAGE = 2  # the exit code for arguments that the program refuses: it has not begun
+WIDEST = 60
 REPORT = """
 SELECT p.name AS project, j.status,
     round(extract(epoch FROM j.docker_started_at - j.created_at)::numeric, 2) AS "wait s",
@@ -40,10 +45,14 @@ def queue(database):
             database.job(project, "package")
 
 
+def cut(text):
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
 def show(rows):
-    """A table; long texts are cut."""
+    """A table; long texts are cut, and end with an ellipsis."""
     cells = [list(rows[0])] + [["-" if value is None else str(value) for value in row.values()] for row in rows]
-    cells = [[cell.replace("\n", " ")[:60] for cell in line] for line in cells]
+    cells = [[cut(cell.replace("\n", " ")) for cell in line] for line in cells]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
@@ -82,8 +91,10 @@ def demo(binary, arguments):
     worker = Worker(binary, database, engine, ground.image, ground.network, directory)
     worker.env["QFIELDCLOUD_WORKER_QFIELDCLOUD_URL"] = api.url
     code = run(worker, arguments)
-    print(f"\nthe program ended with exit code {code}\n")
-    show(database.execute(REPORT.format(project=database.project_table)))
+    print(f"\nthe program ended with exit code {code}")
+    if code != USAGE:
+        print()
+        show(database.execute(REPORT.format(project=database.project_table)))
     api.close()
     database.close()
     ground.close()
@@ -99,7 +110,10 @@ def main():
     except KeyboardInterrupt:
         print("\nstopped: clearing everything away", flush=True)
         return 130
-    except (BedError, OSError) as error:
+    except DockerError as error:
+        print(f"docker/demo: the engine refused: {error}", file=sys.stderr)
+        return 1
+    except (BedError, OSError, psycopg2.Error) as error:
         print(f"docker/demo: {error}", file=sys.stderr)
         return 1
     finally:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -132,7 +133,13 @@ class OwnEngine(Engine):
         else:  # the containers that live on are in the first daemon's namespace, which a file keeps
             command = ["nsenter", f"--net={directory}/net", "sh", "-c", daemon]
         with open(self.log, "a", encoding="ascii") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is not meant for it: cleaning up needs it
+            )
         deadline = time.monotonic() + 60
         while not self.docker.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -175,20 +182,27 @@ class OwnEngine(Engine):
 
     def inside(self, function, *args):
         """The thread that enters the namespace is thrown away afterwards."""
-        result = []
+        result, errors = [], []
 
         def work():
-            with open(os.path.join(self.directory, "net"), "rb") as namespace:
-                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
-                    raise BedError(f"entering the engine's network: {os.strerror(ctypes.get_errno())}")
-            result.append(function(*args))
+            try:
+                self._enter()
+                result.append(function(*args))
+            except Exception as error:  # noqa: BLE001 (raised again where it was asked for)
+                errors.append(error)
 
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        if not result:
-            raise BedError("what should run in the engine's network failed")
+        if errors:
+            raise errors[0]
         return result[0]
+
+    def _enter(self):
+        """Moves the calling thread, and no other, into the engine's network."""
+        with open(os.path.join(self.directory, "net"), "rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+                raise BedError(f"entering the engine's network: {os.strerror(ctypes.get_errno())}")
 
     def _clear(self):
         if self._process and self._process.poll() is None:
@@ -221,6 +235,8 @@ def find():
     path = named[len("unix://") :] if named.startswith("unix://") else "" if named else DEFAULT_SOCKET
     if path and Docker(path).answers():
         return Engine(path)
+    if named and not path:
+        print(f"bed: DOCKER_HOST={named} is passed over: the bed takes only unix:// sockets", file=sys.stderr)
     if os.geteuid() == 0 and shutil.which("dockerd"):
         return OwnEngine()
     raise BedError(

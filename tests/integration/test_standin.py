@@ -1,6 +1,7 @@
 """Tests of the stand-in QGIS image, played directly through the engine, and of the API player that it talks to."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -184,8 +185,33 @@ def test_the_log_shows_what_the_container_was_given(ground):
 def test_running_out_of_memory_is_seen_by_the_engine(ground):
     played = package(ground, "out_of_memory", Memory=32 << 20)
     assert (played.code, played.state["OOMKilled"]) == (137, True)
-    played = package(ground, "out_of_memory_child", Memory=32 << 20)
-    assert (played.code, played.state["OOMKilled"]) == (1, True)
+
+
+def wait_for_event(ground, container, action, since, limit=60):
+    """Waits until the engine says that something has happened to a container."""
+    deadline = time.monotonic() + limit
+    while not ground.docker.events(since, time.time(), container=[container], event=[action]):
+        assert time.monotonic() < deadline, f"no event {action} within {limit} s"
+        time.sleep(0.02)
+
+
+def test_a_childs_running_out_of_memory_is_seen_by_the_engine(ground):
+    """The container lives until the engine has told it: an engine may hear of the end first, and then never tell."""
+    args = ("package", PROJECT, "out_of_memory_child.qgs", "qgiscore")
+    since, scenario = int(time.time()) - 1, "/usr/src/app/scenarios/out_of_memory_child.sh"
+    container = ground.create(*args, network="none", Memory=32 << 20)
+    try:
+        entry, content = ground.docker.member(container, scenario)
+        held = content.replace(b"\nexit 1", b"\nuntil [ -e /io/go ]; do sleep 0.02; done\nexit 1")
+        assert held != content
+        ground.docker.put(container, "/usr/src/app/scenarios", {entry.name: held})
+        ground.docker.start(container)
+        wait_for_event(ground, container, "oom", since)
+        ground.docker.put(container, "/io", {"go": b""})
+        assert ground.docker.wait(container) == 1
+        assert ground.docker.inspect(container)["State"]["OOMKilled"]
+    finally:
+        ground.docker.remove(container)
 
 
 def test_a_container_works_with_all_that_a_worker_takes_from_it(ground):
@@ -244,7 +270,12 @@ def test_a_refused_token_is_a_workflow_error(ground, database, api):
     assert [request.status for request in api.requests] == [401]
 
 
-def ask(url, token):
+def ask(api, path, token):
+    """As from a container: the player listens where the engine's bridges are."""
+    return api.engine.inside(ask_here, f"{api.url}{path}", token)
+
+
+def ask_here(url, token):
     request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -256,24 +287,24 @@ def ask(url, token):
 def test_only_a_workers_live_token_of_a_running_job_is_taken(database, api):
     project, job = running_package(database)
     owner = database.get("core_user", project["owner_id"])
-    url = f"{api.url}files/{project['id']}/"
+    path = f"files/{project['id']}/"
     good = database.token(owner)["key"]
-    assert ask(url, good)[0] == 200
-    assert ask(url, "")[0] == 401
-    assert ask(url, database.token(owner, expires_in_s=-1)["key"])[0] == 401
-    assert ask(url, database.token(owner, client_type="qfield")["key"])[0] == 401
-    assert ask(url, database.token(database.user())["key"])[0] == 403
+    assert ask(api, path, good)[0] == 200
+    assert ask(api, path, "")[0] == 401
+    assert ask(api, path, database.token(owner, expires_in_s=-1)["key"])[0] == 401
+    assert ask(api, path, database.token(owner, client_type="qfield")["key"])[0] == 401
+    assert ask(api, path, database.token(database.user())["key"])[0] == 403
     database.update("core_job", job["id"], status="finished")
-    assert ask(url, good)[0] == 403
+    assert ask(api, path, good)[0] == 403
 
 
 def test_the_api_fails_when_told_to(database, api):
     project, _ = running_package(database)
     token = database.token(database.get("core_user", project["owner_id"]))["key"]
     api.answer(500, match="GET .*/data.gpkg", times=1)
-    url = f"{api.url}files/{project['id']}/data.gpkg/"
-    assert ask(url, token)[0] == 500
-    assert ask(url, token) == (200, b"this is data.gpkg\n")
+    path = f"files/{project['id']}/data.gpkg/"
+    assert ask(api, path, token)[0] == 500
+    assert ask(api, path, token) == (200, b"this is data.gpkg\n")
     assert [request.status for request in api.requests] == [500, 200]
 
 
