@@ -126,11 +126,7 @@ int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *
     if (r == 0)
         r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types, ids);
     free(ids);
-    if (r < 0) {
-        qfc_statements_free(&statements);
-        return -1;
-    }
-    return send_call(queue, &statements, claimed, &call, error) < 0 ? qfc_context(error, "claim jobs") : 0;
+    return send_call(queue, r, &statements, claimed, &call, error) < 0 ? qfc_context(error, "claim jobs") : 0;
 }
 
 int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
@@ -145,11 +141,7 @@ int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, s
                     " AND status = 'queued' AND NOT id = ANY($2::uuid[]) RETURNING id",
                     queue->marker, ids);
     free(ids);
-    if (r < 0) {
-        qfc_statements_free(&statements);
-        return -1;
-    }
-    return send_fenced(queue, &statements, done, userdata, error);
+    return send_fenced(queue, r, &statements, done, userdata, error);
 }
 
 int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char *const *containers, size_t count,
@@ -172,9 +164,5 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
             id_array, container_array, queue->marker);
     free(id_array);
     free(container_array);
-    if (r < 0) {
-        qfc_statements_free(&statements);
-        return -1;
-    }
-    return send_fenced(queue, &statements, done, userdata, error);
+    return send_fenced(queue, r, &statements, done, userdata, error);
 }

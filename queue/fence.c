@@ -65,21 +65,24 @@ static struct call *begin_call(struct qfc_queue *queue, const struct call *given
     return call;
 }
 
-int send_call(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *answered,
+int send_call(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *answered,
               const struct call *given, struct qfc_error *error)
 {
     struct call *call = NULL;
-    if (!queue->names)
-        qfc_fail(error, QFC_ERROR_BUG, 0, "the queue was asked before it was connected");
-    else if (!(call = begin_call(queue, given)))
-        qfc_fail_memory(error);
-    else if (qfc_statements_expand(statements, queue->names, error) == 0 &&
-             qfc_pg_send(queue->pg, statements, 0, answered, call, NULL, error) == 0)
-        return 0;
-    if (call)
+    int r = added;
+    if (r == 0 && !queue->names)
+        r = qfc_fail(error, QFC_ERROR_BUG, 0, "the queue was asked before it was connected");
+    if (r == 0 && !(call = begin_call(queue, given)))
+        r = qfc_fail_memory(error);
+    if (r == 0)
+        r = qfc_statements_expand(statements, queue->names, error);
+    if (r == 0)
+        r = qfc_pg_send(queue->pg, statements, 0, answered, call, NULL, error);
+    if (r < 0 && call)
         end_call(call);
-    qfc_statements_free(statements);
-    return -1;
+    if (r < 0)
+        qfc_statements_free(statements);
+    return r;
 }
 
 /* A fence's error and any other go to the caller through here. */
@@ -92,11 +95,11 @@ static void answered_fenced(void *userdata, const struct qfc_error *error, const
     call.done(call.userdata, error ? &translated : NULL, results);
 }
 
-int send_fenced(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
-                struct qfc_error *error)
+int send_fenced(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *done,
+                void *userdata, struct qfc_error *error)
 {
     const struct call call = {.done = done, .userdata = userdata};
-    return send_call(queue, statements, answered_fenced, &call, error);
+    return send_call(queue, added, statements, answered_fenced, &call, error);
 }
 
 /* Quotes one element: PostgreSQL's manual, "Array Input and Output Syntax". */

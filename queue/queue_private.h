@@ -70,15 +70,15 @@ void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error
 void fence_translate(struct qfc_error *error);
 
 /*
- * Sends `statements`, with names expanded, as one transaction. `answered` gets a copy of `call` as its userdata, and
+ * Sends `statements`, with names expanded, as one transaction, unless one could not be `added` to the list (-1). `answered` gets a copy of `call` as its userdata, and
  * ends it with end_call(). The list is freed.
  */
-int send_call(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *answered,
+int send_call(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *answered,
               const struct call *call, struct qfc_error *error);
 
 /* Frees a call; returns what it was. */
 struct call end_call(struct call *call);
 
 /* send_call for a caller's own `done`; its error is translated. */
-int send_fenced(struct qfc_queue *queue, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
-                struct qfc_error *error);
+int send_fenced(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *done,
+                void *userdata, struct qfc_error *error);

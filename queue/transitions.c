@@ -16,15 +16,15 @@ static const char *container_or_marker(const struct qfc_queue *queue, const char
     return container && *container ? container : queue->marker;
 }
 
-static int send_transition(struct qfc_queue *queue, struct qfc_statements *statements, struct qfc_statements *writes,
-                           qfc_pg_done *done, void *userdata, struct qfc_error *error)
+/* Sends the row's statement, which was `added` to the list well or not, with the job type's writes behind it. */
+static int send_transition(struct qfc_queue *queue, int added, struct qfc_statements *statements,
+                           struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
-    if (writes && qfc_statements_move(statements, writes, error) < 0) {
-        qfc_statements_free(statements);
+    if (added == 0)
+        added = qfc_statements_move(statements, writes, error);
+    if (added < 0)
         qfc_statements_free(writes);
-        return -1;
-    }
-    return send_fenced(queue, statements, done, userdata, error);
+    return send_fenced(queue, added, statements, done, userdata, error);
 }
 
 /* Gives a query the values that it asks for: PostgreSQL refuses one that is not used. */
@@ -50,26 +50,18 @@ int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const cha
         r = QFC_ADD(&statements, error, job_sql, job->id);
     for (; r == 0 && reads && *reads; reads++)
         r = add_read(&statements, *reads, job, error);
-    if (r < 0) {
-        qfc_statements_free(&statements);
-        return -1;
-    }
-    return send_fenced(queue, &statements, done, userdata, error);
+    return send_fenced(queue, r, &statements, done, userdata, error);
 }
 
 int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,
                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
-    if (QFC_ADD(&statements, error,
-                "WITH mine AS (UPDATE core_job SET status = 'started', container_id = $3, started_at = now(),"
-                " docker_started_at = now(), finished_at = NULL, docker_finished_at = NULL" WHERE_OURS UPDATE_FENCE,
-                job->id, queue->marker, container) < 0) {
-        qfc_statements_free(&statements);
-        qfc_statements_free(writes);
-        return -1;
-    }
-    return send_transition(queue, &statements, writes, done, userdata, error);
+    int r = QFC_ADD(&statements, error,
+                    "WITH mine AS (UPDATE core_job SET status = 'started', container_id = $3, started_at = now(),"
+                    " docker_started_at = now(), finished_at = NULL, docker_finished_at = NULL" WHERE_OURS UPDATE_FENCE,
+                    job->id, queue->marker, container);
+    return send_transition(queue, r, &statements, writes, done, userdata, error);
 }
 
 int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
@@ -100,12 +92,8 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
         {ending->ran_ms, QFC_VALUE_COPY},
         {ending->container ? ending->container : "", QFC_VALUE_COPY},
     };
-    if (qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error) < 0) {
-        qfc_statements_free(&statements);
-        qfc_statements_free(writes);
-        return -1;
-    }
-    return send_transition(queue, &statements, writes, done, userdata, error);
+    int r = qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error);
+    return send_transition(queue, r, &statements, writes, done, userdata, error);
 }
 
 int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
@@ -123,17 +111,13 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
     snprintf(faults, sizeof faults, "%u", how->faults);
     snprintf(delay, sizeof delay, "%.3f", how->delay_s);
     struct qfc_statements statements = {0};
-    if (QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, how->container), attempts,
-                faults, how->reason, delay) < 0) {
-        qfc_statements_free(&statements);
-        qfc_statements_free(writes);
-        return -1;
-    }
-    return send_transition(queue, &statements, writes, done, userdata, error);
+    int r = QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, how->container),
+                    attempts, faults, how->reason, delay);
+    return send_transition(queue, r, &statements, writes, done, userdata, error);
 }
 
 int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_pg_done *done, void *userdata,
                     struct qfc_error *error)
 {
-    return send_fenced(queue, writes, done, userdata, error);
+    return send_fenced(queue, 0, writes, done, userdata, error);
 }
