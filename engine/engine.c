@@ -60,6 +60,13 @@ static int configure_unix(struct qfc_engine *engine, const char *path, struct qf
     return engine->socket && engine->where && engine->url ? 0 : qfc_fail_memory(error);
 }
 
+/* What may be shown of a host that is not understood: a user and password before an "@" may not. */
+static const char *shown(const char *host)
+{
+    const char *at = strrchr(host, '@');
+    return at ? at : host;
+}
+
 /* "host", "host:port", "[address]:port"; the port's default is the docker client's. */
 static int configure_tcp(struct qfc_engine *engine, const char *address, const struct qfc_engine_options *options,
                          struct qfc_error *error)
@@ -69,7 +76,8 @@ static int configure_tcp(struct qfc_engine *engine, const char *address, const s
     const char *end_of_host = strrchr(address, ']'), *port = strchr(end_of_host ? end_of_host : address, ':');
 
     if (length == 0 || strspn(address, allowed) < length || address[length + (address[length] == '/')] != '\0')
-        return qfc_fail(error, QFC_ERROR_USAGE, 0, "DOCKER_HOST: %s is not of the form tcp://host:port", engine->host);
+        return qfc_fail(error, QFC_ERROR_USAGE, 0, "DOCKER_HOST: %s is not of the form tcp://host:port",
+                        shown(engine->host));
     if (options->tls_verify && configure_tls(engine, options->cert_path, error) < 0)
         return -1;
     if (asprintf(&engine->where, "%.*s%s", (int)length, address,
@@ -99,7 +107,7 @@ static int configure(struct qfc_engine *engine, const struct qfc_engine_options 
     if (strncmp(host, "tcp://", 6) == 0)
         return configure_tcp(engine, host + 6, options, error);
     return qfc_fail(error, QFC_ERROR_USAGE, 0, "DOCKER_HOST: %s: only unix:///path and tcp://host:port are understood",
-                    host);
+                    shown(host));
 }
 
 static void destroy(struct qfc_engine *engine)

@@ -73,6 +73,13 @@ def test_wrong_docker_host(program):
     assert "DOCKER_HOST" in result.stderr and "ssh://elsewhere" in result.stderr
 
 
+def test_wrong_docker_host_keeps_the_password(program):
+    for host in ("tcp://u:geheim@engine:2375", "http://u:geheim@engine"):
+        result = program("run", "--drain", DOCKER_HOST=host)
+        assert result.returncode == 2
+        assert "DOCKER_HOST: @engine" in result.stderr and "geheim" not in result.stderr
+
+
 def test_wrong_database_url_keeps_the_password(program):
     result = program("run", "--drain", DATABASE_URL="postgresql://u:geheim@host:port/db")
     assert result.returncode == 2
