@@ -127,7 +127,6 @@ struct qfc_worker {
     struct job *jobs;
     unsigned job_count;
     bool claiming;     /* a claim is under way */
-    bool had_shot;     /* --single-shot: the one claim has been made */
     bool said_waiting; /* --drain: what is pending cannot be claimed now */
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
