@@ -76,6 +76,8 @@ const char *qfc_error_kind_name(enum qfc_error_kind kind)
         return "lost";
     case QFC_ERROR_TAKEN:
         return "taken";
+    case QFC_ERROR_CHANGED:
+        return "changed";
     case QFC_ERROR_USAGE:
         return "usage";
     case QFC_ERROR_MEMORY:

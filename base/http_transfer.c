@@ -375,9 +375,17 @@ void qfc_http_transfer_expire(struct qfc_http_transfer *transfer)
                  transfer->deadline_ms);
 }
 
+/* They may hold a password, or what is as good. */
+static void wipe_headers(struct qfc_http_transfer *transfer)
+{
+    for (struct curl_slist *line = transfer->headers; line; line = line->next)
+        explicit_bzero(line->data, strlen(line->data));
+}
+
 void qfc_http_transfer_destroy(struct qfc_http_transfer *transfer)
 {
     curl_easy_cleanup(transfer->easy);
+    wipe_headers(transfer);
     curl_slist_free_all(transfer->headers);
     qfc_buffer_free(&transfer->response.body);
     free(transfer->where);

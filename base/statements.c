@@ -9,7 +9,8 @@
 /* Longer values are cut when they are printed. */
 #define PRINTED_VALUE_BYTES 200
 /* No statement of ours comes near; a guard for the expansion's buffer. */
-#define SQL_MAX_BYTES (1024u * 1024)
+#define ARRAY_MAX_BYTES (256u * 1024 * 1024)
+#define SQL_MAX_BYTES   (1024u * 1024)
 
 static void free_value(struct qfc_value *value)
 {
@@ -178,4 +179,36 @@ void qfc_statements_free(struct qfc_statements *list)
         free_statement(&list->items[i]);
     free(list->items);
     *list = (struct qfc_statements){0};
+}
+
+/* Quotes one element: PostgreSQL's manual, "Array Input and Output Syntax". */
+static int append_element(struct qfc_buffer *out, const char *text)
+{
+    int r = qfc_buffer_append(out, "\"", 1);
+    for (; r == 0 && *text; text++) {
+        if (*text == '"' || *text == '\\')
+            r = qfc_buffer_append(out, "\\", 1);
+        if (r == 0)
+            r = qfc_buffer_append(out, text, 1);
+    }
+    return r < 0 ? r : qfc_buffer_append(out, "\"", 1);
+}
+
+char *qfc_array_text(const char *const *texts, size_t count)
+{
+    struct qfc_buffer out = qfc_buffer(ARRAY_MAX_BYTES);
+    int r = qfc_buffer_append(&out, "{", 1);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        if (i > 0)
+            r = qfc_buffer_append(&out, ",", 1);
+        if (r == 0)
+            r = append_element(&out, texts[i]);
+    }
+    if (r == 0)
+        r = qfc_buffer_append(&out, "}", 1);
+    if (r < 0) {
+        qfc_buffer_free(&out);
+        return NULL;
+    }
+    return qfc_buffer_take(&out);
 }

@@ -68,6 +68,26 @@ static json_t *log_config(int64_t max_bytes)
     return json_pack("{s:s, s:{s:s, s:s}}", "Type", "json-file", "Config", "max-size", size, "max-file", "1");
 }
 
+/* "5678/tcp" */
+static const char *port_name(unsigned port, char text[16])
+{
+    snprintf(text, 16, "%u/tcp", port);
+    return text;
+}
+
+static json_t *port_bindings(unsigned port)
+{
+    char name[16], number[16];
+    snprintf(number, sizeof number, "%u", port);
+    return json_pack("{s:[{s:s}]}", port_name(port, name), "HostPort", number);
+}
+
+static json_t *exposed_ports(unsigned port)
+{
+    char name[16];
+    return json_pack("{s:{}}", port_name(port, name));
+}
+
 static json_t *host_config(const struct qfc_container *container, struct qfc_error *error)
 {
     json_t *config = json_object();
@@ -81,6 +101,11 @@ static json_t *host_config(const struct qfc_container *container, struct qfc_err
         goto failed;
     if (container->network && *container->network &&
         set(config, "NetworkMode", json_string(container->network), error) < 0)
+        goto failed;
+    if (container->binds && set(config, "Binds", text_array(container->binds), error) < 0)
+        goto failed;
+    if (container->published_port > 0 &&
+        set(config, "PortBindings", port_bindings(container->published_port), error) < 0)
         goto failed;
     return config;
 
@@ -103,6 +128,8 @@ int qfc_container_json(const struct qfc_container *container, struct qfc_buffer 
     int r = config ? set(body, "HostConfig", config, error) : -1;
     if (r == 0)
         r = set(body, "Image", json_string(container->image), error);
+    if (r == 0 && container->published_port > 0)
+        r = set(body, "ExposedPorts", exposed_ports(container->published_port), error);
     if (r == 0)
         r = set(body, "Cmd", text_array(container->command), error);
     if (r == 0)

@@ -1,13 +1,12 @@
 /*
- * The table of job types. A new one is a file with a const table, and a line here.
+ * The table of job types, and what all of them ask. A new type is a file with a const table, and a line here.
  */
 #include "processors_private.h"
 
 #include <string.h>
 
 const struct qfc_processor *const qfc_processors[] = {
-    &processor_package,
-    NULL,
+    &processor_package, &processor_delta_apply, &processor_process_projectfile, &processor_create_project, NULL,
 };
 
 const struct qfc_processor *qfc_processor_of(const char *type)
@@ -16,4 +15,17 @@ const struct qfc_processor *qfc_processor_of(const char *type)
         if (strcmp((*processor)->type, type) == 0)
             return *processor;
     return NULL;
+}
+
+const char qfc_project_sql[] =
+    "SELECT p.name AS project_name, u.username AS owner, {qgis_file_name} AS qgis_file, {qgis_version} AS qgis_version,"
+    " {images_by_qgis} AS images_by_qgis, {thumbnail_by_worker} AS thumbnail_by_worker, p.packaging_offliner,"
+    " p.file_storage, {has_legacy_storage} AND p.file_storage = current_setting('qfc_worker.legacy_storage')"
+    " AS legacy_storage FROM core_job j JOIN {project} p ON p.id = j.project_id JOIN core_user u ON u.id = p.owner_id"
+    " WHERE j.id = $1";
+
+const char *qgis_file_or_none(const struct qfc_job_rows *rows)
+{
+    const char *qgis_file = qfc_pg_text(rows->project, 0, "qgis_file");
+    return qgis_file ? qgis_file : "None";
 }

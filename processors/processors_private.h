@@ -3,4 +3,12 @@
 
 #include "qfc/processor.h"
 
+#include "qfc/queue.h"
+
 extern const struct qfc_processor processor_package;
+extern const struct qfc_processor processor_delta_apply;
+extern const struct qfc_processor processor_process_projectfile;
+extern const struct qfc_processor processor_create_project;
+
+/* The name of the project's QGIS file, or the text "None", as QFieldCloud's own worker passes it: the container fails. */
+const char *qgis_file_or_none(const struct qfc_job_rows *rows);

@@ -26,28 +26,27 @@
 /*
  * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. The pending set is materialised
  * first: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by the index on created_at. A
- * project's oldest job decides: while that one waits to be due, or is of a type that is not ours, the younger wait,
- * too. What somebody else has locked, project or job, is passed over, and the next in turn is taken.
+ * project's oldest job decides: while that one waits to be due the younger wait, too. What somebody else has locked, project or job, is passed over, and the next in turn is taken.
  */
 static const char lock_projects_sql[] =
     "WITH pending AS MATERIALIZED ("
-    " SELECT id, project_id, type, created_at, feedback FROM core_job WHERE status = 'pending'"
+    " SELECT id, project_id, created_at, feedback FROM core_job WHERE status = 'pending'"
     "), oldest AS ("
     " SELECT DISTINCT ON (project_id) * FROM pending ORDER BY project_id, created_at, id"
     "), candidate AS MATERIALIZED ("
     " SELECT o.id, o.project_id, o.created_at FROM oldest o"
-    " WHERE o.type = ANY($2::text[]) AND " IS_DUE("o") " AND NOT " IS_BUSY(
+    " WHERE " IS_DUE("o") " AND NOT " IS_BUSY(
         "o.project_id") "), locked AS ("
                         " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id JOIN core_job j ON j.id "
                         "= c.id"
                         " WHERE p.locked_at IS NULL AND j.status = 'pending'"
                         " ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p, j SKIP LOCKED"
-                        ") SELECT (SELECT count(*) FROM pending WHERE type = ANY($2::text[])) AS pending,"
+                        ") SELECT (SELECT count(*) FROM pending) AS pending,"
                         " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), "
                         "''), true)";
 
 /*
- * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. $3
+ * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. $2
  * are the jobs that this process still lives with: one whose way back is not written yet must not begin a second life.
  */
 static const char take_jobs_sql[] =
@@ -59,7 +58,7 @@ static const char take_jobs_sql[] =
                 " WHERE j.status = 'pending' ORDER BY j.project_id, j.created_at, j.id"
                 "), taken AS ("
                 " SELECT j.id FROM core_job j JOIN oldest ON oldest.id = j.id WHERE j.status = 'pending'"
-                " AND j.type = ANY($2::text[]) AND NOT j.id = ANY($3::uuid[]) AND " IS_DUE(
+                " AND NOT j.id = ANY($2::uuid[]) AND " IS_DUE(
                     "j") " FOR NO KEY UPDATE OF j SKIP LOCKED"
                          ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL FROM taken "
                          "WHERE j.id = taken.id"
@@ -115,16 +114,16 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
 int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *known, size_t count,
                     qfc_queue_claimed *done, void *userdata, struct qfc_error *error)
 {
-    char *ids = array_text(known, count);
+    char *ids = qfc_array_text(known, count);
     if (!ids)
         return qfc_fail_memory(error);
     char limit[16];
     snprintf(limit, sizeof limit, "%u", slots < CLAIM_MAX ? slots : CLAIM_MAX);
     struct qfc_statements statements = {0};
     const struct call call = {.claimed = done, .userdata = userdata};
-    int r = QFC_ADD(&statements, error, lock_projects_sql, limit, queue->types);
+    int r = QFC_ADD(&statements, error, lock_projects_sql, limit);
     if (r == 0)
-        r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, queue->types, ids);
+        r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, ids);
     free(ids);
     return send_call(queue, r, &statements, claimed, &call, error) < 0 ? qfc_context(error, "claim jobs") : 0;
 }
@@ -132,7 +131,7 @@ int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *
 int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
                             void *userdata, struct qfc_error *error)
 {
-    char *ids = array_text(known, count);
+    char *ids = qfc_array_text(known, count);
     if (!ids)
         return qfc_fail_memory(error);
     struct qfc_statements statements = {0};
@@ -148,8 +147,8 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
                     qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
-    char *id_array = array_text(ids, count);
-    char *container_array = array_text(containers, count);
+    char *id_array = qfc_array_text(ids, count);
+    char *container_array = qfc_array_text(containers, count);
     int r = -1;
     if (!id_array || !container_array)
         qfc_fail_memory(error);

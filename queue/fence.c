@@ -22,12 +22,9 @@ void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error
             qfc_pg_reconnect(queue->pg, error);
 }
 
-void fence_translate(struct qfc_error *error)
+/* What the fence found instead of a row of ours. */
+static void translate_fence(const char *told, struct qfc_error *error)
 {
-    const char *told = strstr(error->message, FENCE_MARK);
-    if (error->kind != QFC_ERROR_REFUSED || strcmp(error->sqlstate, "22P02") != 0 || !told)
-        return;
-    told += strlen(FENCE_MARK);
     char status[33];
     snprintf(status, sizeof status, "%.*s", (int)strcspn(told, " \""), told);
     if (strcmp(status, "gone") == 0)
@@ -38,6 +35,28 @@ void fence_translate(struct qfc_error *error)
         qfc_fail(error, QFC_ERROR_TAKEN, 0, "the job is %s, but for another worker", status);
     else
         qfc_fail(error, QFC_ERROR_LOST, 0, "somebody else has made the job %s", status);
+}
+
+/* What a job type's statement found not to be as it should. */
+static void translate_refusal(const char *told, struct qfc_error *error)
+{
+    const char *end = strstr(told, REFUSED_END);
+    char text[QFC_ERROR_MESSAGE_SIZE];
+    snprintf(text, sizeof text, "%.*s", (int)(end ? end - told : (ptrdiff_t)strlen(told)), told);
+    qfc_fail(error, QFC_ERROR_REFUSED, 0, "%s", text);
+}
+
+void fence_translate(struct qfc_error *error)
+{
+    const char *told;
+    if (error->kind != QFC_ERROR_REFUSED || strcmp(error->sqlstate, "22P02") != 0)
+        return;
+    if ((told = strstr(error->message, FENCE_MARK)))
+        translate_fence(told + strlen(FENCE_MARK), error);
+    else if ((told = strstr(error->message, REFUSED_MARK)))
+        translate_refusal(told + strlen(REFUSED_MARK), error);
+    else if (strstr(error->message, CHANGED_MARK))
+        qfc_fail(error, QFC_ERROR_CHANGED, 0, "what the outcome was made from has changed since");
 }
 
 struct call end_call(struct call *call)
@@ -70,7 +89,7 @@ int send_call(struct qfc_queue *queue, int added, struct qfc_statements *stateme
 {
     struct call *call = NULL;
     int r = added;
-    if (r == 0 && !queue->names)
+    if (r == 0 && !qfc_queue_names(queue))
         r = qfc_fail(error, QFC_ERROR_BUG, 0, "the queue was asked before it was connected");
     if (r == 0 && !(call = begin_call(queue, given)))
         r = qfc_fail_memory(error);
@@ -100,36 +119,4 @@ int send_fenced(struct qfc_queue *queue, int added, struct qfc_statements *state
 {
     const struct call call = {.done = done, .userdata = userdata};
     return send_call(queue, added, statements, answered_fenced, &call, error);
-}
-
-/* Quotes one element: PostgreSQL's manual, "Array Input and Output Syntax". */
-static int append_element(struct qfc_buffer *out, const char *text)
-{
-    int r = qfc_buffer_append(out, "\"", 1);
-    for (; r == 0 && *text; text++) {
-        if (*text == '"' || *text == '\\')
-            r = qfc_buffer_append(out, "\\", 1);
-        if (r == 0)
-            r = qfc_buffer_append(out, text, 1);
-    }
-    return r < 0 ? r : qfc_buffer_append(out, "\"", 1);
-}
-
-char *array_text(const char *const *texts, size_t count)
-{
-    struct qfc_buffer out = qfc_buffer(1024u * 1024);
-    int r = qfc_buffer_append(&out, "{", 1);
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        if (i > 0)
-            r = qfc_buffer_append(&out, ",", 1);
-        if (r == 0)
-            r = append_element(&out, texts[i]);
-    }
-    if (r == 0)
-        r = qfc_buffer_append(&out, "}", 1);
-    if (r < 0) {
-        qfc_buffer_free(&out);
-        return NULL;
-    }
-    return qfc_buffer_take(&out);
 }

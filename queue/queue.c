@@ -42,8 +42,9 @@ static int make_setup(const struct qfc_queue *queue, struct qfc_statements *setu
     if (QFC_ADD(setup, error,
                 "SELECT set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false),"
                 " set_config('default_transaction_isolation', 'read committed', false),"
-                " set_config('timezone', 'UTC', false)",
-                lock_timeout, STATEMENT_TIMEOUT) < 0)
+                " set_config('timezone', 'UTC', false), set_config('qfc_worker.time_zone', coalesce($3, 'UTC'), false),"
+                " set_config('qfc_worker.legacy_storage', coalesce($4, ''), false)",
+                lock_timeout, STATEMENT_TIMEOUT, queue->options.time_zone, queue->options.legacy_storage) < 0)
         return -1;
     return release_probe(setup, error);
 }
@@ -59,14 +60,6 @@ static int make_marker(struct qfc_queue *queue, struct qfc_error *error)
     const char *host = queue->options.host ? queue->options.host : "";
     snprintf(queue->marker, sizeof queue->marker, "qfc-worker:%s:%.36s", instance, host);
     return 0;
-}
-
-static size_t length_of(const char *const *texts)
-{
-    size_t count = 0;
-    while (texts[count])
-        count++;
-    return count;
 }
 
 static int open_connection(uv_loop_t *loop, struct qfc_queue *queue, struct qfc_error *error)
@@ -102,16 +95,8 @@ struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options 
         return NULL;
     }
     queue->options = *options;
-    queue->types = array_text(options->types, length_of(options->types));
-    if (!queue->types) {
-        qfc_fail_memory(error);
-        goto failed;
-    }
-    if (make_marker(queue, error) < 0 || open_connection(loop, queue, error) < 0)
-        goto failed;
-    return queue;
-
-failed:
+    if (make_marker(queue, error) == 0 && open_connection(loop, queue, error) == 0)
+        return queue;
     qfc_queue_free(queue);
     return NULL;
 }
@@ -124,7 +109,6 @@ void qfc_queue_free(struct qfc_queue *queue)
         qfc_pg_free(queue->pg);
     while (queue->calls)
         end_call(queue->calls);
-    free(queue->types);
     free(queue);
 }
 
@@ -140,7 +124,7 @@ const char *qfc_queue_release(const struct qfc_queue *queue)
 
 const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue)
 {
-    return queue->names;
+    return queue->names[0].name ? queue->names : NULL;
 }
 
 const char *qfc_queue_marker(const struct qfc_queue *queue)

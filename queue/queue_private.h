@@ -5,15 +5,15 @@
 
 #define MARKER_SIZE  65 /* core_job.container_id is varchar(64) */
 #define RELEASE_SIZE 64
+#define QUEUE_NAMES  13 /* that SQL may use, see release.c */
 
 struct qfc_queue {
     struct qfc_pg *pg;
     struct qfc_queue_options options;
-    char *types;              /* as a PostgreSQL array */
     char marker[MARKER_SIZE]; /* names this process: no other ever has it */
     char release[RELEASE_SIZE];
-    const struct qfc_name *names; /* null before the first connection */
-    struct call *calls;           /* under way */
+    struct qfc_name names[QUEUE_NAMES + 1]; /* empty before the first connection */
+    struct call *calls;                     /* under way */
 };
 
 /*
@@ -38,9 +38,6 @@ int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc
 
 /* fence.c */
 
-/* "{...}" PostgreSQL array of `count` texts, to be freed; null when out of memory. */
-char *array_text(const char *const *texts, size_t count);
-
 /* $1 id, $2 marker, $3 container. */
 #define IS_OURS "status IN ('queued', 'started') AND container_id IN ($2, $3)"
 
@@ -54,6 +51,11 @@ char *array_text(const char *const *texts, size_t count);
     "('" FENCE_MARK "' || coalesce((SELECT CASE WHEN " IS_OURS " THEN 'changing' ELSE status END FROM core_job"        \
     " WHERE id = $1), 'gone'))::integer"
 
+/* As in QFC_REFUSED and QFC_CHANGED of qfc/queue.h. */
+#define REFUSED_MARK "qfc-refused "
+#define REFUSED_END  " qfc-end"
+#define CHANGED_MARK "qfc-changed"
+
 /* The statement that fails the transaction unless the row is ours. */
 extern const char fence_sql[];
 
@@ -65,7 +67,7 @@ void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error
 
 /*
  * Makes of an error of the database what it means for the job: the fence's own error becomes LOST or TAKEN, with the
- * row's status told; others stay.
+ * row's status told, those of QFC_REFUSED and QFC_CHANGED what they say; others stay.
  */
 void fence_translate(struct qfc_error *error);
 

@@ -8,45 +8,46 @@
 #include <stdio.h>
 #include <string.h>
 
-/* v25.27 to v26.19: core_project, the QGIS file by its name. */
-static const struct qfc_name names_core[] = {
-    {"project", "core_project"},
-    {"qgis_file_name", "p.the_qgis_file_name"},
-    {"qgis_version", "NULL::text"},
-    {"images_by_qgis", "false"},
-    {NULL, NULL},
-};
-
-/* v26.20: the project knows its QGIS version. */
-static const struct qfc_name names_core_version[] = {
-    {"project", "core_project"},
-    {"qgis_file_name", "p.the_qgis_file_name"},
-    {"qgis_version", "p.qgis_version"},
-    {"images_by_qgis", "true"},
-    {NULL, NULL},
-};
-
-/* v26.21 and later: project_project, the QGIS file as a row of filestorage_file. */
-static const struct qfc_name names_project[] = {
-    {"project", "project_project"},
-    {"qgis_file_name", "(SELECT f.name FROM filestorage_file f WHERE f.id = p.the_qgis_file_id)"},
-    {"qgis_version", "p.qgis_version"},
-    {"images_by_qgis", "true"},
-    {NULL, NULL},
-};
+#define VERSION_DISPLAY "to_char(v.uploaded_at AT TIME ZONE 'UTC', '\"v\"YYYYMMDDHH24MISS')"
 
 /* What sets a release apart, newest first: the first whose marks are all there is the one. */
 static const struct release {
     const char *called;
     const char *marks[4]; /* columns of the probe's result that must be true */
-    const struct qfc_name *names;
 } releases[] = {
-    {"v26.25 or later", {"project_project", "area_of_interest"}, names_project},
-    {"v26.22 to v26.24", {"project_project", "qgisproject"}, names_project},
-    {"v26.21", {"project_project"}, names_project},
-    {"v26.20", {"core_project", "qgis_version"}, names_core_version},
-    {"v26.8 to v26.19", {"core_project", "projectseed"}, names_core},
-    {"v25.27 to v26.7", {"core_project"}, names_core},
+    {"v26.25 or later", {"project_project", "area_of_interest"}},
+    {"v26.22 to v26.24", {"project_project", "qgisproject"}},
+    {"v26.21", {"project_project"}},
+    {"v26.20", {"core_project", "qgis_version"}},
+    {"v26.8 to v26.19", {"core_project", "projectseed"}},
+    {"v25.27 to v26.7", {"core_project"}},
+};
+
+/* A name's text depends on one mark alone: what is there is asked, not which release it is. */
+static const struct feature {
+    const char *name;
+    const char *mark; /* column of the probe's result */
+    const char *with, *without;
+} features[QUEUE_NAMES] = {
+    {"project", "project_project", "project_project", "core_project"},
+    {"project_app", "project_project", "project", "core"},
+    {"qgis_file_name", "qgis_file_id", "(SELECT f.name FROM filestorage_file f WHERE f.id = p.the_qgis_file_id)",
+     "p.the_qgis_file_name"},
+    {"qgis_version", "qgis_version", "p.qgis_version", "NULL::text"},
+    {"images_by_qgis", "qgis_version", "true", "false"},
+    {"has_qgis_version", "qgis_version", "true", "false"},
+    {"has_qgis_project", "qgisproject", "true", "false"},
+    {"has_area_of_interest", "area_of_interest", "true", "false"},
+    {"has_legacy_storage", "legacy_storage", "true", "false"},
+    {"thumbnail_by_worker", "projectseed", "false", "true"},
+    {"project_repr", "qgisproject", "(u.username || '/' || p.name || ' [id=' || p.id || ']')",
+     "(p.name || ' (' || p.id || ') owner: ' || u.username)"},
+    {"file_repr", "qgisproject", "(f.project_id || '/' || f.name || ' [id=' || f.id || ']')",
+     "('File(' || f.id || ') in \"' || f.project_id || '\" \"' || f.name || '\"')"},
+    {"version_repr", "qgisproject",
+     "(f.project_id || '/' || f.name || '/' || " VERSION_DISPLAY " || ' [id=' || v.id || ']')",
+     "('FileVersion(' || v.id || ') in \"' || f.project_id || '\" \"' || f.name || '\" \"' || " VERSION_DISPLAY
+     " || '\"')"},
 };
 
 #define HAS_COLUMN(table, column)                                                                                      \
@@ -64,11 +65,22 @@ int release_probe(struct qfc_statements *statements, struct qfc_error *error)
         " to_regclass('core_job') IS NOT NULL AS core_job,"
         " to_regclass('core_project') IS NOT NULL AS core_project,"
         " to_regclass('project_project') IS NOT NULL AS project_project,"
-        " to_regclass('core_projectseed') IS NOT NULL AS projectseed,"
+        " coalesce(to_regclass('core_projectseed'), to_regclass('project_projectseed')) IS NOT NULL AS projectseed,"
         " to_regclass('project_qgisproject') IS NOT NULL AS qgisproject,"
-        " " HAS_COLUMN("core_project", "qgis_version") " AS qgis_version,"
-                                                       " " HAS_COLUMN("project_qgisproject",
-                                                                      "area_of_interest") " AS area_of_interest",
+        " " HAS_COLUMN("core_project", "qgis_version") " OR " HAS_COLUMN(
+            "project_project",
+            "qgis_version") " AS qgis_version,"
+                            " " HAS_COLUMN("core_project", "the_qgis_file_id") " OR " HAS_COLUMN(
+                                "project_project",
+                                "the_qgis_file_id") " AS qgis_file_id,"
+                                                    " " HAS_COLUMN(
+                                                        "project_qgisproject",
+                                                        "area_of_interest") " AS area_of_interest,"
+                                                                            " " HAS_COLUMN(
+                                                                                "core_project",
+                                                                                "legacy_thumbnail_uri") " AS "
+                                                                                                        "legacy_"
+                                                                                                        "storage",
         0, NULL, error);
 }
 
@@ -106,6 +118,15 @@ static int refuse(const PGresult *probe, struct qfc_error *error)
     return 0;
 }
 
+static void fill_names(struct qfc_queue *queue, const PGresult *probe)
+{
+    for (size_t i = 0; i < QUEUE_NAMES; i++) {
+        const struct feature *feature = &features[i];
+        queue->names[i].name = feature->name;
+        queue->names[i].text = is_true(probe, feature->mark) ? feature->with : feature->without;
+    }
+}
+
 int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc_error *error)
 {
     if (refuse(probe, error) < 0)
@@ -114,7 +135,7 @@ int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc
         if (!matches(&releases[i], probe))
             continue;
         snprintf(queue->release, sizeof queue->release, "%s", releases[i].called);
-        queue->names = releases[i].names;
+        fill_names(queue, probe);
         return 0;
     }
     return qfc_fail(error, QFC_ERROR_REFUSED, 0,

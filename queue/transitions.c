@@ -36,20 +36,13 @@ static int add_read(struct qfc_statements *statements, const char *sql, const st
     return qfc_statements_add_texts(statements, sql, count, values, error);
 }
 
-int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *const *reads, qfc_pg_done *done,
-                   void *userdata, struct qfc_error *error)
+int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *const *reads,
+                   size_t count, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
-    static const char job_sql[] =
-        "SELECT p.name AS project_name, u.username AS owner, {qgis_file_name} AS qgis_file,"
-        " {qgis_version} AS qgis_version, {images_by_qgis} AS images_by_qgis, p.packaging_offliner"
-        " FROM core_job j JOIN {project} p ON p.id = j.project_id JOIN core_user u ON u.id = p.owner_id"
-        " WHERE j.id = $1";
     struct qfc_statements statements = {0};
-    int r = QFC_ADD(&statements, error, fence_sql, job->id, queue->marker, queue->marker);
-    if (r == 0)
-        r = QFC_ADD(&statements, error, job_sql, job->id);
-    for (; r == 0 && reads && *reads; reads++)
-        r = add_read(&statements, *reads, job, error);
+    int r = QFC_ADD(&statements, error, fence_sql, job->id, queue->marker, container_or_marker(queue, container));
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = add_read(&statements, reads[i], job, error);
     return send_fenced(queue, r, &statements, done, userdata, error);
 }
 

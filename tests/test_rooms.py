@@ -8,10 +8,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the ground up, each with the headers that promise what it does.
 ROOMS = {
-    "base": "buffer error http log pg statements tar text",
+    "base": "buffer error fernet http log pg statements stores tar text",
     "engine": "container engine",
     "queue": "job queue",
-    "processors": "feedback limits outcome processor token",
+    "processors": "environment feedback limits outcome processor secrets token",
     "worker": "settings worker",
     "ops": "cli",
 }

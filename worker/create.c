@@ -4,23 +4,29 @@
 #include "worker_private.h"
 
 #include "qfc/container.h"
+#include "qfc/environment.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define DEBUGGER_ARGUMENTS 5
+#define COMMAND_MAX        (QFC_PLAN_ARGUMENTS + DEBUGGER_ARGUMENTS + 3)
 
 #define BODY_MAX_BYTES (8u * 1024 * 1024)
 
 /* More than is kept of it: each line costs the engine some 80 bytes besides. */
 #define ENGINE_LOG_MAX_BYTES (512LL * 1024 * 1024)
 
-#define GRIDS_PATH "/transformation_grids"
-
-/* QGIS 3.40.6 -> 3. QFieldCloud takes a project without a version for one of QGIS 3. */
+/* 3.40.6 -> 3. QFieldCloud takes a project without a version for one of QGIS 3. -1: no version. */
 static long qgis_major(const char *version)
 {
-    return version && *version ? strtol(version, NULL, 10) : 3;
+    if (!version || !*version)
+        return 3;
+    char *end;
+    long major = strtol(version, &end, 10);
+    return end > version && (*end == '.' || *end == '\0') ? major : -1;
 }
 
 int choose_image(struct job *job, struct qfc_error *error)
@@ -40,46 +46,75 @@ int choose_image(struct job *job, struct qfc_error *error)
     return 0;
 }
 
-/* The container's environment: texts in one buffer, found by their offsets once all are there. */
-struct environment {
-    struct qfc_buffer texts;
-    size_t offsets[16];
-    size_t count;
-    const char *list[17];
-};
-
-static int add(struct environment *environment, const char *name, const char *value)
+static bool has_custom_ca(void)
 {
-    environment->offsets[environment->count++] = environment->texts.size;
-    if (qfc_buffer_printf(&environment->texts, "%s=%s", name, value) < 0)
-        return -1;
-    return qfc_buffer_append(&environment->texts, "", 1);
+    return access(CUSTOM_CA_FILE, F_OK) == 0;
 }
 
-static int fill_environment(const struct job *job, struct environment *environment)
+static bool debugs(const struct qfc_settings *settings)
 {
-    environment->texts = qfc_buffer(BODY_MAX_BYTES);
-    if (add(environment, "PGSERVICE_FILE_CONTENTS", "") < 0 ||
-        add(environment, "QFIELDCLOUD_EXTRA_ENVVARS", "[]") < 0 ||
-        add(environment, "QFIELDCLOUD_TOKEN", job->token) < 0 ||
-        add(environment, "QFIELDCLOUD_URL", job->worker->settings->qfieldcloud_url) < 0 ||
-        add(environment, "JOB_ID", job->row.id) < 0 || add(environment, "PROJ_DOWNLOAD_DIR", GRIDS_PATH) < 0 ||
-        add(environment, "QT_QPA_PLATFORM", "offscreen") < 0)
-        return -1;
-    for (size_t i = 0; i < environment->count; i++)
-        environment->list[i] = environment->texts.data + environment->offsets[i];
+    return settings->debug && settings->debugpy_port > 0;
+}
+
+/* What is run under the image's own entrypoint; `listen` is debugpy's address. */
+static void fill_command(const struct job *job, const char *listen, const char *command[COMMAND_MAX])
+{
+    const char *const debugger[] = {"-m", "debugpy", "--listen", listen, "--wait-for-client"};
+    size_t count = 0;
+    command[count++] = "python3";
+    for (size_t i = 0; debugs(job->worker->settings) && i < DEBUGGER_ARGUMENTS; i++)
+        command[count++] = debugger[i];
+    command[count++] = "entrypoint.py";
+    for (size_t i = 0; job->plan.arguments[i]; i++)
+        command[count++] = job->plan.arguments[i];
+    command[count] = NULL;
+}
+
+static size_t fill_mounts(const struct qfc_settings *settings, char *ca_volume, size_t size, struct qfc_mount *mounts)
+{
+    size_t count = 0;
+    if (*settings->grids_volume)
+        mounts[count++] =
+            (struct qfc_mount){.source = settings->grids_volume, .target = QFC_CONTAINER_GRIDS, .read_only = true};
+    if (has_custom_ca()) {
+        snprintf(ca_volume, size, "%s_custom_ca_certificates", settings->compose_project_name);
+        mounts[count++] = (struct qfc_mount){.source = ca_volume, .target = CUSTOM_CA_DIRECTORY, .read_only = true};
+    }
+    return count;
+}
+
+/* The developer's own files in place of the image's. */
+static const struct {
+    const char *from, *to;
+} debug_paths[] = {
+    {"qfc_worker", "/usr/src/app/qfc_worker"},
+    {"entrypoint.py", "/usr/src/app/entrypoint.py"},
+    {"libqfieldsync", "/libqfieldsync"},
+    {"qfieldcloud-sdk-python", "/qfieldcloud-sdk-python"},
+};
+
+static int fill_binds(const struct qfc_settings *settings, struct qfc_texts *binds, struct qfc_error *error)
+{
+    if (!settings->debug || !*settings->debug_host_path)
+        return 0;
+    for (size_t i = 0; i < sizeof debug_paths / sizeof *debug_paths; i++)
+        if (qfc_texts_printf(binds, error, "%s/%s:%s:ro", settings->debug_host_path, debug_paths[i].from,
+                             debug_paths[i].to) < 0)
+            return -1;
     return 0;
 }
 
-static int write_body(struct job *job, const struct environment *environment, struct qfc_error *error)
+static int write_body(struct job *job, const struct qfc_environment *environment, const struct qfc_texts *binds,
+                      struct qfc_error *error)
 {
     const struct qfc_settings *settings = job->worker->settings;
-    const char *command[QFC_PLAN_ARGUMENTS + 3] = {"python3", "entrypoint.py"};
-    for (size_t i = 0; job->plan.arguments[i]; i++)
-        command[i + 2] = job->plan.arguments[i];
-    char app[128], attempt[16];
+    char app[128], attempt[16], listen[32], ca_volume[256];
+    struct qfc_mount mounts[2];
+    const char *command[COMMAND_MAX];
     snprintf(app, sizeof app, "%s_worker", settings->environment);
     snprintf(attempt, sizeof attempt, "%u", job->row.attempt);
+    snprintf(listen, sizeof listen, "0.0.0.0:%ld", settings->debugpy_port);
+    fill_command(job, listen, command);
     const char *labels[] = {"app",        app,
                             "type",       job->row.type,
                             "job_id",     job->row.id,
@@ -87,21 +122,39 @@ static int write_body(struct job *job, const struct environment *environment, st
                             "qfc_worker", qfc_queue_marker(job->worker->queue),
                             "attempt",    attempt,
                             NULL};
-    const struct qfc_mount grids = {.source = settings->grids_volume, .target = GRIDS_PATH, .read_only = true};
     const struct qfc_container container = {
         .image = job->image,
         .command = command,
-        .environment = environment->list,
+        .environment = qfc_texts(&environment->variables),
         .labels = labels,
         .network = settings->network,
         .memory_bytes = job->limits.memory_bytes,
         .cpu_shares = job->limits.cpu_shares,
         .log_max_bytes = ENGINE_LOG_MAX_BYTES,
-        .mounts = &grids,
-        .mount_count = *settings->grids_volume ? 1 : 0,
+        .mounts = mounts,
+        .mount_count = fill_mounts(settings, ca_volume, sizeof ca_volume, mounts),
+        .binds = qfc_texts(binds),
+        .published_port = debugs(settings) ? (unsigned)settings->debugpy_port : 0,
     };
     job->body = qfc_buffer(BODY_MAX_BYTES);
     return qfc_container_json(&container, &job->body, error);
+}
+
+static int make_environment(const struct job *job, struct qfc_environment *environment, struct qfc_error *error)
+{
+    const struct qfc_environment_given given = {
+        .secrets = job->rows[ROWS_SECRETS],
+        .key = job->worker->has_fernet_key ? &job->worker->fernet_key : NULL,
+        .custom_ca = has_custom_ca() ? CUSTOM_CA_FILE : NULL,
+        .token = job->token,
+        .url = job->worker->settings->qfieldcloud_url,
+        .job_id = job->row.id,
+    };
+    if (qfc_environment_make(&given, environment, error) < 0)
+        return -1;
+    for (const char *const *warning = qfc_texts(&environment->warnings); *warning; warning++)
+        qfc_log(QFC_LOG_WARNING, &job->about, "%s", *warning);
+    return 0;
 }
 
 int describe_container(struct job *job, struct qfc_error *error)
@@ -109,9 +162,15 @@ int describe_container(struct job *job, struct qfc_error *error)
     /* Of job, attempt and process: a name that is taken can only mean this very attempt. */
     const char *instance = strchr(qfc_queue_marker(job->worker->queue), ':') + 1;
     snprintf(job->name, sizeof job->name, "qfc-%s-%u-%.8s", job->row.id, job->row.attempt, instance);
-    struct environment environment = {0};
-    int r = fill_environment(job, &environment) < 0 ? qfc_fail_memory(error) : write_body(job, &environment, error);
-    qfc_buffer_wipe(&environment.texts);
+    struct qfc_environment environment = {0};
+    struct qfc_texts binds = {0};
+    int r = make_environment(job, &environment, error);
+    if (r == 0)
+        r = fill_binds(job->worker->settings, &binds, error);
+    if (r == 0)
+        r = write_body(job, &environment, &binds, error);
+    qfc_texts_free(&binds);
+    qfc_environment_free(&environment);
     if (r < 0)
         qfc_buffer_wipe(&job->body);
     return r;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum peer { ENGINE, DATABASE };
+enum peer { ENGINE, DATABASE, STORE };
 
 struct row {
     const char *name;
@@ -26,7 +26,9 @@ struct row {
 /* How often a container is asked to start that stays as it was created. */
 #define START_TRIES 5
 /* How often the database may refuse an outcome: each time a little less is written, see make_ending. */
-#define FINISH_REFUSALS 3
+#define FINISH_REFUSALS 4
+/* How often a table or column may be missing, although the schema was looked at anew each time. */
+#define SCHEMA_TRIES 3
 
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 15000
@@ -34,23 +36,23 @@ struct row {
 /* clang-format off */
 static const struct row table[STEP_COUNT] = {
     [STEP_READ] = {"read", "fetch the job's rows and plan its run", start_read, DATABASE, true, 0, {
-        [EVENT_DONE] = STEP_CREATE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_CREATE,          [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_END,        [EVENT_TAKEN] = STEP_END,
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_CREATE] = {"create", "create the container", start_create, ENGINE, true, 5, {
-        [EVENT_DONE] = STEP_PUT,             [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
+        [EVENT_DONE] = STEP_PUT,             [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_PUT] = {"put", "put its files into /io", start_put, ENGINE, true, 5, {
-        [EVENT_DONE] = STEP_PREPARE,         [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
+        [EVENT_DONE] = STEP_PREPARE,         [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_PREPARE] = {"prepare", "write `started`, the container's id and the token", start_prepare, DATABASE, true, 0, {
-        [EVENT_DONE] = STEP_START,           [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_START,           [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
         [EVENT_STOP] = STEP_RETURN}},
     [STEP_START] = {"start", "ask for the container's end, and start it", start_start, ENGINE, true, 0, {
-        [EVENT_DONE] = STEP_WAIT,            [EVENT_FAULT] = STEP_FINISH,    [EVENT_NEVER_RAN] = STEP_RETURN,
+        [EVENT_DONE] = STEP_WAIT,            [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_INSPECT,      [EVENT_AGAIN] = STEP_INSPECT,   [EVENT_LOST] = STEP_REVOKE,
         [EVENT_TAKEN] = STEP_END,            [EVENT_STOP] = STEP_IGNORE}},
     [STEP_WAIT] = {"wait", "wait for the container's end", start_wait, ENGINE, false, 0, {
@@ -63,7 +65,7 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_STOP] = STEP_IGNORE}},
     [STEP_INSPECT] = {"inspect", "look at the container: the truth about it", start_inspect, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_LOGS,            [EVENT_RUNNING] = STEP_WAIT,    [EVENT_NOT_STARTED] = STEP_START,
-        [EVENT_COLLECTED] = STEP_FINISH,     [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
+        [EVENT_COLLECTED] = STEP_REVIEW,     [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
         [EVENT_LOST] = STEP_REVOKE,          [EVENT_TAKEN] = STEP_END,       [EVENT_SPENT] = STEP_RETURN,
         [EVENT_STOP] = STEP_END}},
     [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, 5, {
@@ -71,24 +73,44 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_MAY_HAVE_RUN] = STEP_FEEDBACK, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FEEDBACK,  [EVENT_STOP] = STEP_IGNORE}},
     [STEP_FEEDBACK] = {"feedback", "fetch feedback.json", start_feedback, ENGINE, false, 5, {
-        [EVENT_DONE] = STEP_FINISH,          [EVENT_GONE] = STEP_INSPECT,
-        [EVENT_MAY_HAVE_RUN] = STEP_FINISH,  [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_DONE] = STEP_THUMBNAIL,       [EVENT_GONE] = STEP_INSPECT,
+        [EVENT_MAY_HAVE_RUN] = STEP_REVIEW,  [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_THUMBNAIL] = {"thumbnail", "fetch the project's picture, where the worker stores it", start_thumbnail, ENGINE, false, 5, {
+        [EVENT_DONE] = STEP_REVIEW,          [EVENT_MAY_HAVE_RUN] = STEP_REVIEW, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_REVIEW] = {"review", "read again what the outcome depends on", start_review, DATABASE, false, 0, {
+        [EVENT_DONE] = STEP_STORE,           [EVENT_FAULT] = STEP_STORE,     [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_STOP] = STEP_IGNORE}},
+    [STEP_STORE] = {"store", "store the project's picture", start_store, STORE, false, 5, {
+        [EVENT_DONE] = STEP_FINISH,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_LOST] = STEP_REVOKE,
+        [EVENT_TAKEN] = STEP_END,            [EVENT_STOP] = STEP_IGNORE}},
     [STEP_FINISH] = {"finish", "write the outcome, all of it in one transaction", start_finish, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
-        [EVENT_SPENT] = STEP_REVOKE,         [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_CHANGED] = STEP_REVIEW,       [EVENT_SPENT] = STEP_REVOKE,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_REVOKE] = {"revoke", "delete the token of a job that is ours no more", start_revoke, DATABASE, false, 5, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_REMOVE,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REMOVE,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_REMOVE] = {"remove", "remove the container", start_remove, ENGINE, false, 5, {
-        [EVENT_DONE] = STEP_END,             [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_LIST,            [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_LIST,      [EVENT_STOP] = STEP_END}},
+    [STEP_LIST] = {"list", "look for objects that have lost their rows", start_list, STORE, false, 5, {
+        [EVENT_DONE] = STEP_LEFTOVERS,       [EVENT_FAULT] = STEP_ERASE,     [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_ERASE,     [EVENT_STOP] = STEP_END}},
+    [STEP_LEFTOVERS] = {"leftovers", "ask which of them nobody needs", start_leftovers, DATABASE, false, 5, {
+        [EVENT_DONE] = STEP_ERASE,           [EVENT_FAULT] = STEP_ERASE,     [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_ERASE,     [EVENT_STOP] = STEP_END}},
+    [STEP_ERASE] = {"erase", "delete objects that nobody needs any more", start_erase, STORE, false, 6, {
+        [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_END,       [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_END,       [EVENT_STOP] = STEP_END}},
     [STEP_DISCARD] = {"discard", "remove the container before the job goes back", start_discard, ENGINE, false, 5, {
         [EVENT_DONE] = STEP_PUT_BACK,        [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_PUT_BACK,  [EVENT_STOP] = STEP_IGNORE}},
     [STEP_PUT_BACK] = {"put back", "write `pending` and when to try again", start_put_back, DATABASE, false, 0, {
-        [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
         [EVENT_STOP] = STEP_IGNORE}},
     [STEP_END] = {"end", "forget the job", NULL, DATABASE, false, 0, {0}},
@@ -102,8 +124,8 @@ static const char *const event_names[EVENT_COUNT] = {
     [EVENT_RUNNING] = "running",     [EVENT_NOT_STARTED] = "not started",
     [EVENT_COLLECTED] = "collected", [EVENT_GONE] = "gone",
     [EVENT_LOST] = "lost",           [EVENT_TAKEN] = "taken",
-    [EVENT_DEADLINE] = "deadline",   [EVENT_STOP] = "stop",
-    [EVENT_SPENT] = "spent",
+    [EVENT_CHANGED] = "changed",     [EVENT_DEADLINE] = "deadline",
+    [EVENT_STOP] = "stop",           [EVENT_SPENT] = "spent",
 };
 
 /* What an operation's end means, by who was asked and whether the container can have run. */
@@ -117,6 +139,8 @@ static enum event event_of(const struct job *job, const struct qfc_error *error)
         return EVENT_LOST;
     case QFC_ERROR_TAKEN:
         return EVENT_TAKEN;
+    case QFC_ERROR_CHANGED:
+        return EVENT_CHANGED;
     case QFC_ERROR_UNKNOWN:
         return EVENT_UNKNOWN;
     case QFC_ERROR_AGAIN:
@@ -130,20 +154,30 @@ static enum event event_of(const struct job *job, const struct qfc_error *error)
     case QFC_ERROR_BUG:
         break;
     }
-    if (row->peer == DATABASE)
+    if (row->peer != ENGINE)
         return EVENT_FAULT;
-    /* The engine does not understand the container's description: no other attempt would do better. */
-    if (job->step == STEP_CREATE && error->code == 400)
+    /* What the engine does not understand, or we could not make, no other attempt would do better. (An answer of the
+     * engine that makes no sense is UNKNOWN here.) */
+    if (row->before_start && (error->kind == QFC_ERROR_INVALID || (job->step == STEP_CREATE && error->code == 400)))
         return EVENT_FAULT;
     return row->before_start ? EVENT_NEVER_RAN : EVENT_MAY_HAVE_RUN;
+}
+
+static void free_results(PGresult **results, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        PQclear(results[i]);
+    free(results);
 }
 
 static void free_job(uv_handle_t *timer)
 {
     struct job *job = timer->data;
-    for (size_t i = 0; i < job->row_count; i++)
-        PQclear(job->rows[i]);
-    free(job->rows);
+    free_results(job->rows, job->row_count);
+    free_results(job->reviews, job->review_count);
+    forget_objects(job);
+    free(job->found);
+    qfc_buffer_free(&job->thumbnail);
     qfc_buffer_free(&job->plan.owned);
     qfc_buffer_wipe(&job->body);
     qfc_buffer_free(&job->tar);
@@ -176,12 +210,12 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
                    (event == EVENT_MAY_HAVE_RUN && job->step == STEP_INSPECT);
     if (!decides || job->failed)
         return;
-    /* From the container's end on only the database can spoil things: what was collected counts. */
-    bool collected = job->step == STEP_LOGS || job->step == STEP_FEEDBACK;
-    if (collected || job->step == STEP_REVOKE || job->step == STEP_REMOVE)
+    /* From the container's end on only the outcome's own transaction can spoil things: what was collected counts. */
+    bool ended = job->step > STEP_INSPECT && job->step < STEP_DISCARD;
+    if (ended && job->step != STEP_FINISH)
         return;
     job->failed = true;
-    job->never_ran = job->step != STEP_FINISH;
+    job->never_ran = !ended;
     job->counts = event != EVENT_STOP && !(error && error->kind == QFC_ERROR_UNREACHABLE);
     if (error)
         job->failure = *error;
@@ -193,13 +227,13 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
 static enum step return_or_finish(const struct job *job)
 {
     unsigned faults = job->row.faults + (job->counts ? 1 : 0);
-    return faults < (unsigned)job->worker->settings->retry_max_attempts ? STEP_DISCARD : STEP_FINISH;
+    return faults < (unsigned)job->worker->settings->retry_max_attempts ? STEP_DISCARD : STEP_REVIEW;
 }
 
 static enum step resolve(const struct job *job, enum event event, enum step step)
 {
     if (step == STEP_BY_TYPE)
-        step = job->processor && job->processor->safe_to_rerun ? STEP_RETURN : STEP_FINISH;
+        step = job->processor && job->processor->safe_to_rerun ? STEP_RETURN : STEP_REVIEW;
     if (step == STEP_RETURN)
         step = return_or_finish(job);
     return step == STEP_SAME ? job->step : step;
@@ -222,8 +256,15 @@ static void count_tries(struct job *job, enum event event, const struct qfc_erro
     } else if (event == EVENT_UNKNOWN || event == EVENT_AGAIN || event == EVENT_RUNNING ||
                table[job->step].next[event] == STEP_SAME) {
         job->tries++;
-        job->answers += !error || error->kind != QFC_ERROR_UNREACHABLE;
+        /* Nothing hangs on a storage: one that is not there costs a try, too. */
+        job->answers += !error || error->kind != QFC_ERROR_UNREACHABLE || table[job->step].peer == STORE;
     }
+}
+
+/* PostgreSQL's class 42: what the statement names is not there (or was never right). */
+static bool names_what_is_not_there(const struct qfc_error *error)
+{
+    return error && strncmp(error->sqlstate, "42", 2) == 0;
 }
 
 /* The next event of a job whose step has been tried too often, or that is to stop. */
@@ -231,6 +272,10 @@ static enum event consider(struct job *job, enum event event, const struct qfc_e
 {
     const struct row *row = &table[job->step];
     count_tries(job, event, error);
+    if (event == EVENT_AGAIN && names_what_is_not_there(error) && job->answers >= SCHEMA_TRIES) {
+        job->tries = job->answers = 0;
+        event = EVENT_FAULT;
+    }
     if (row->max_tries > 0 && job->answers >= row->max_tries)
         return EVENT_SPENT;
     if (event == EVENT_NOT_STARTED && job->answers >= START_TRIES)
@@ -289,7 +334,7 @@ static void enter(struct job *job, enum step step)
 static void say_move(const struct job *job, enum event event, enum step to, const struct qfc_error *error)
 {
     bool first = job->tries <= 1 || event == EVENT_SPENT;
-    bool told = to == STEP_FINISH && job->step != STEP_FINISH; /* the reason comes with the outcome */
+    bool told = to == STEP_REVIEW && job->failed; /* the reason comes with the outcome */
     bool noteworthy = error && event != EVENT_DONE && first && !told;
     qfc_log(noteworthy ? QFC_LOG_WARNING : QFC_LOG_DEBUG, &job->about, "%s: %s, so: %s%s%s", table[job->step].name,
             event_names[event], table[to].name, error ? ": " : "", error ? error->message : "");
@@ -320,7 +365,7 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
     say_move(job, event, to, error);
     if (event == EVENT_SPENT || (to != job->step && !(in_doubt(job->step) && in_doubt(to))))
         job->tries = job->answers = 0;
-    if (event == EVENT_STOP && to == STEP_END)
+    if (event == EVENT_STOP && to == STEP_END && (!job->written || job->create_sent))
         job_left_behind(job);
     enter(job, to);
 }
@@ -370,9 +415,9 @@ static const char *cell(enum step step)
     case STEP_SAME:
         return "again, later";
     case STEP_RETURN:
-        return "discard, or finish (failed) when the attempts are spent";
+        return "discard, or review (failed) when the attempts are spent";
     case STEP_BY_TYPE:
-        return "as \"never ran\" where the job type is safe to run again, else finish (failed)";
+        return "as \"never ran\" where the job type is safe to run again, else review (failed)";
     case STEP_IGNORE:
         return "no matter";
     default:

@@ -9,6 +9,9 @@
 /* How often the rows that are ours are looked at: deletion and lost ownership are noticed so. */
 #define WATCH_MS 3000
 
+/* How often the tokens of jobs that have ended are looked for. */
+#define TOKEN_SWEEP_MS 30000
+
 /* Spread by a quarter to both sides, so that many workers do not march in step. */
 static uint64_t poll_delay_ms(const struct qfc_worker *worker)
 {
@@ -165,6 +168,22 @@ static void return_strays(struct qfc_worker *worker)
     free(known);
 }
 
+static void on_tokens_swept(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    int count = error ? 0 : PQntuples(results->items[0]);
+    if (count > 0)
+        qfc_log(QFC_LOG_INFO, NULL, "deleted %d tokens of jobs that have ended", count);
+}
+
+/* A worker that died has left its jobs' tokens behind. */
+static void sweep_tokens(struct qfc_worker *worker)
+{
+    struct qfc_statements writes = {0};
+    worker->tokens_swept_ms = uv_now(&worker->loop);
+    if (qfc_token_sweep(&writes, NULL) < 0 || qfc_queue_write(worker->queue, &writes, on_tokens_swept, NULL, NULL) < 0)
+        qfc_statements_free(&writes);
+}
+
 static void on_watch(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
@@ -172,6 +191,8 @@ static void on_watch(uv_timer_t *timer)
         return;
     if (!worker->claiming)
         return_strays(worker);
+    if (worker->tokens_swept_ms == 0 || uv_now(&worker->loop) - worker->tokens_swept_ms > TOKEN_SWEEP_MS)
+        sweep_tokens(worker);
     if (worker->watching || worker->job_count == 0)
         return;
     const char **ids = calloc(2 * worker->job_count, sizeof *ids);

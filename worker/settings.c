@@ -10,13 +10,15 @@
 #include <string.h>
 #include <strings.h>
 
-enum type { TEXT, SECRET, NUMBER, SWITCH, CHOICE };
+enum type { TEXT, SECRET, NUMBER, SWITCH, FLAG, CHOICE };
 
 /* A word that a CHOICE may be; the table ends with a null word. */
 struct choice {
     const char *word;
     long value;
 };
+
+static const struct choice flags[] = {{"1", 1}, {"0", 0}, {"true", 1}, {"false", 0}, {NULL, 0}};
 
 static const struct choice log_formats[] = {{"text", QFC_LOG_TEXT}, {"json", QFC_LOG_JSON}, {NULL, 0}};
 
@@ -75,6 +77,25 @@ static const struct setting table[] = {
     {{"COMPOSE_PROJECT_NAME", "qfieldcloud", "Name of the compose project; the images' default names begin with it."},
      TEXT,
      AT(compose_project_name)},
+    {{"SECRET_KEY", "", "QFieldCloud's key, which the secrets of its users are encrypted with; never shown."},
+     SECRET,
+     AT(secret_key)},
+    {{"SALT_KEY", "", "QFieldCloud's salt for that key; never shown."}, SECRET, AT(salt_key)},
+    {{"STORAGES", "", "QFieldCloud's object stores, as its JSON; never shown."}, SECRET, AT(storages)},
+    {{"STORAGE_ACCESS_KEY_ID", "",
+      "Legacy storage (up to v26.10), where STORAGES is not set: access key; never shown."},
+     SECRET,
+     AT(storage_access_key_id)},
+    {{"STORAGE_SECRET_ACCESS_KEY", "", "Legacy storage: secret key; never shown."},
+     SECRET,
+     AT(storage_secret_access_key)},
+    {{"STORAGE_BUCKET_NAME", "", "Legacy storage: bucket."}, TEXT, AT(storage_bucket_name)},
+    {{"STORAGE_REGION_NAME", "", "Legacy storage: region."}, TEXT, AT(storage_region_name)},
+    {{"STORAGE_ENDPOINT_URL", "", "Legacy storage: URL of its S3 API."}, TEXT, AT(storage_endpoint_url)},
+    {{"QFIELDCLOUD_DEFAULT_TIME_ZONE", "UTC",
+      "QFieldCloud's time zone, which the names of thumbnails have (up to v26.3)."},
+     TEXT,
+     AT(time_zone)},
     {{"QFIELDCLOUD_QGIS_IMAGE_NAME", "", "QGIS image up to v26.19; COMPOSE_PROJECT_NAME-qgis when not set."},
      TEXT,
      AT(qgis_image)},
@@ -121,6 +142,23 @@ static const struct setting table[] = {
      AT(retry_base_delay_s),
      0,
      3600},
+    {{"DEBUG", "0", "Turns on the two aids for developing the QGIS image below: 1 or 0."},
+     FLAG,
+     AT(debug),
+     0,
+     0,
+     flags},
+    {{"DEBUG_QGIS_DEBUGPY_PORT", "",
+      "With DEBUG: jobs run under Python's debugpy on this port, which is published, and wait for a debugger."},
+     NUMBER,
+     AT(debugpy_port),
+     1,
+     65535},
+    {{"DEBUG_QGIS_WORKER_HOST_PATH", "",
+      "With DEBUG: directory on the engine's host whose qfc_worker, entrypoint.py, libqfieldsync and "
+      "qfieldcloud-sdk-python are mounted into the containers."},
+     TEXT,
+     AT(debug_host_path)},
     {{"LOG_FORMAT", "text", "text, or json for one JSON object a line."}, CHOICE, AT(log_format), 0, 0, log_formats},
     {{"LOGLEVEL", "info", "debug, info, warning or error."}, CHOICE, AT(log_level), 0, 0, log_levels},
 };
@@ -193,6 +231,7 @@ static int read_setting(const struct setting *setting, const char *value, struct
     case SWITCH:
         *(bool *)member(settings, setting) = *value != '\0';
         return 0;
+    case FLAG:
     case CHOICE:
         return read_choice(setting, value, member(settings, setting), error);
     }

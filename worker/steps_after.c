@@ -173,14 +173,18 @@ static int make_output(struct job *job, struct qfc_error *error)
 /* The processor's statements for this outcome, and the end of the token. */
 static int make_writes(const struct job *job, struct qfc_statements *writes, struct qfc_error *error)
 {
-    if (job->processor && job->row_count > 0) {
-        const struct qfc_job_rows rows = job_rows(job);
-        int (*hook)(const struct qfc_job_rows *, struct qfc_statements *, struct qfc_error *) =
-            job->outcome.finished ? job->processor->succeed : job->processor->fail;
-        if (hook && hook(&rows, writes, error) < 0)
-            return -1;
-    }
-    return *job->token ? qfc_token_delete(writes, job->token, error) : 0;
+    if (qfc_token_delete(writes, &job->row, error) < 0)
+        return -1;
+    if (!job->processor || job->refusals > 3)
+        return 0;
+    const struct qfc_job_rows rows = job_rows(job);
+    const struct qfc_job_end end = {
+        .feedback = job->has_feedback ? &job->feedback : NULL,
+        .reviews = job->reviews ? (const PGresult *const *)job->reviews + 1 : NULL,
+        .thumbnail = job->thumbnail_stored ? job->thumbnail_object : NULL,
+    };
+    qfc_job_end_writes *hook = job->outcome.finished ? job->processor->succeed : job->processor->fail;
+    return hook ? hook(&rows, &end, writes, error) : 0;
 }
 
 /* From `prepare` to the container's end. */
@@ -204,7 +208,7 @@ static void say_not_finished(const struct job *job, const struct qfc_error *erro
         qfc_log(QFC_LOG_INFO, &job->about, "the outcome was written before its answer was lost: %s", error->message);
     else if (error->kind == QFC_ERROR_LOST)
         qfc_log(QFC_LOG_WARNING, &job->about, "the outcome is not written: %s", error->message);
-    else if (error->kind != QFC_ERROR_UNKNOWN && error->kind != QFC_ERROR_AGAIN)
+    else if (error->kind != QFC_ERROR_UNKNOWN && error->kind != QFC_ERROR_AGAIN && error->kind != QFC_ERROR_CHANGED)
         qfc_log(QFC_LOG_ERROR, &job->about, "the outcome could not be written: %s", error->message);
 }
 
@@ -212,7 +216,11 @@ static void on_finished(void *userdata, const struct qfc_error *error, const str
 {
     struct job *job = userdata;
     if (!error) {
+        job->written = true;
         say_finished(job);
+        take_results(job, results);
+        if (!job->outcome.finished)
+            disown_thumbnail(job);
         job_ended(job, NULL);
         return;
     }
@@ -228,7 +236,8 @@ static void on_finished(void *userdata, const struct qfc_error *error, const str
 
 /*
  * What the database refuses is left out, a little more with each refusal: first the success, then the feedback, then
- * the output. So a job ends, with the database's reason, whatever its container wrote.
+ * the output, and at last what the job type would write. So a job ends, with the database's reason, whatever its
+ * container wrote.
  */
 static struct qfc_ending make_ending(const struct job *job, const char *ran)
 {
@@ -266,7 +275,9 @@ static void on_revoked(void *userdata, const struct qfc_error *error, const stru
 int start_revoke(struct job *job, struct qfc_error *error)
 {
     struct qfc_statements writes = {0};
-    if (qfc_token_delete(&writes, job->token, error) < 0)
+    if (!job->finish_unknown)
+        disown_thumbnail(job);
+    if (qfc_token_delete(&writes, &job->row, error) < 0)
         return -1;
     return qfc_queue_write(job->worker->queue, &writes, on_revoked, job, error);
 }
@@ -317,8 +328,8 @@ static double return_delay_s(const struct job *job, unsigned faults)
 int start_put_back(struct job *job, struct qfc_error *error)
 {
     struct qfc_statements writes = {0};
-    int r = *job->token ? qfc_token_delete(&writes, job->token, error) : 0;
-    if (r == 0 && job->processor && job->processor->put_back && job->row_count > 0) {
+    int r = qfc_token_delete(&writes, &job->row, error);
+    if (r == 0 && job->processor && job->processor->put_back) {
         const struct qfc_job_rows rows = job_rows(job);
         r = job->processor->put_back(&rows, &writes, error);
     }

@@ -14,11 +14,10 @@
 /* The token outlives the container's time limit a little. */
 #define TOKEN_SPARE_S 60
 
-/* Results of `read`: the fence, the job's rows, the limits, then the processor's own. */
-enum { ROWS_FENCE, ROWS_PROJECT, ROWS_LIMITS, ROWS_PROCESSOR };
-
 struct qfc_job_rows job_rows(const struct job *job)
 {
+    if (job->row_count <= ROWS_PROCESSOR - 1)
+        return (struct qfc_job_rows){.job = &job->row};
     return (struct qfc_job_rows){
         .job = &job->row,
         .project = job->rows[ROWS_PROJECT],
@@ -27,17 +26,20 @@ struct qfc_job_rows job_rows(const struct job *job)
     };
 }
 
-/* Takes the results out of the batch: they live as long as the job. */
-static int keep_rows(struct job *job, const struct qfc_pg_results *results, struct qfc_error *error)
+int keep_results(const struct qfc_pg_results *results, PGresult ***kept, size_t *count, struct qfc_error *error)
 {
-    job->rows = calloc(results->count, sizeof *job->rows);
-    if (!job->rows)
+    PGresult **taken = calloc(results->count, sizeof(PGresult *));
+    if (!taken)
         return qfc_fail_memory(error);
+    for (size_t i = 0; i < *count; i++)
+        PQclear((*kept)[i]);
+    free(*kept);
     for (size_t i = 0; i < results->count; i++) {
-        job->rows[i] = results->items[i];
+        taken[i] = results->items[i];
         results->items[i] = NULL;
     }
-    job->row_count = results->count;
+    *kept = taken;
+    *count = results->count;
     return 0;
 }
 
@@ -53,7 +55,7 @@ static int plan(struct job *job, struct qfc_error *error)
     const struct qfc_job_rows rows = job_rows(job);
     if (choose_image(job, error) < 0 || job->processor->plan(&rows, &job->plan, error) < 0)
         return -1;
-    return *job->token ? 0 : qfc_token_make(job->token, error);
+    return *job->token ? 0 : qfc_token_make(&job->row, job->token, error);
 }
 
 static void on_read(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
@@ -62,23 +64,25 @@ static void on_read(void *userdata, const struct qfc_error *error, const struct 
     struct qfc_error failure = QFC_NO_ERROR;
     if (error)
         job_ended(job, error);
-    else if (keep_rows(job, results, &failure) < 0 || plan(job, &failure) < 0)
+    else if (keep_results(results, &job->rows, &job->row_count, &failure) < 0 || plan(job, &failure) < 0)
         job_ended(job, &failure);
     else
         job_ended(job, NULL);
 }
 
+#define READS_MAX 8
+
 int start_read(struct job *job, struct qfc_error *error)
 {
-    const char *reads[8] = {qfc_limits_sql};
-    size_t count = 1;
+    const char *reads[READS_MAX] = {qfc_project_sql, qfc_limits_sql, qfc_secrets_sql};
+    size_t count = ROWS_PROCESSOR - ROWS_PROJECT;
     const char *const *more = job->processor ? job->processor->reads : NULL;
     for (; more && *more; more++) {
-        if (count + 1 >= sizeof reads / sizeof *reads)
+        if (count >= READS_MAX)
             return qfc_fail(error, QFC_ERROR_BUG, 0, "job type %s reads too much", job->row.type);
         reads[count++] = *more;
     }
-    return qfc_queue_read(job->worker->queue, &job->row, reads, on_read, job, error);
+    return qfc_queue_read(job->worker->queue, &job->row, "", reads, count, on_read, job, error);
 }
 
 static void on_created(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)

@@ -3,6 +3,7 @@
  */
 #include "worker_private.h"
 
+#include <jansson.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -45,8 +46,12 @@ static void shut_down(struct qfc_worker *worker)
         qfc_queue_free(worker->queue);
     if (worker->engine)
         qfc_engine_free(worker->engine);
+    if (worker->stores)
+        qfc_stores_free(worker->stores);
     if (worker->http)
         qfc_http_free(worker->http);
+    forget_said_storages(worker);
+    explicit_bzero(&worker->fernet_key, sizeof worker->fernet_key);
     close_handle((uv_handle_t *)&worker->poll);
     close_handle((uv_handle_t *)&worker->watch);
     close_handle((uv_handle_t *)&worker->probe);
@@ -141,6 +146,30 @@ static int open_engine(struct qfc_worker *worker, struct qfc_error *error)
     return worker->engine ? 0 : -1;
 }
 
+static int open_stores(struct qfc_worker *worker, struct qfc_error *error)
+{
+    const struct qfc_settings *settings = worker->settings;
+    const struct qfc_stores_options options = {
+        .storages = settings->storages,
+        .access_key_id = settings->storage_access_key_id,
+        .secret_access_key = settings->storage_secret_access_key,
+        .bucket_name = settings->storage_bucket_name,
+        .region_name = settings->storage_region_name,
+        .endpoint_url = settings->storage_endpoint_url,
+        .ca_file = access(CUSTOM_CA_FILE, F_OK) == 0 ? CUSTOM_CA_FILE : NULL,
+    };
+    worker->stores = qfc_stores_new(worker->http, &options, error);
+    return worker->stores ? 0 : -1;
+}
+
+static int make_fernet_key(struct qfc_worker *worker, struct qfc_error *error)
+{
+    const struct qfc_settings *settings = worker->settings;
+    worker->has_fernet_key = *settings->secret_key != '\0';
+    return worker->has_fernet_key ? qfc_fernet_key(settings->secret_key, settings->salt_key, &worker->fernet_key, error)
+                                  : 0;
+}
+
 static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
 {
     char *conninfo = qfc_settings_conninfo(worker->settings);
@@ -148,13 +177,11 @@ static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
         return qfc_fail_memory(error);
     char host[64] = "";
     gethostname(host, sizeof host - 1);
-    const char *types[16] = {NULL};
-    for (size_t i = 0; qfc_processors[i] && i + 1 < sizeof types / sizeof *types; i++)
-        types[i] = qfc_processors[i]->type;
     const struct qfc_queue_options options = {
         .conninfo = conninfo,
         .host = host,
-        .types = types,
+        .time_zone = worker->settings->time_zone,
+        .legacy_storage = qfc_stores_legacy(worker->stores),
         .lock_timeout_ms = LOCK_TIMEOUT_MS,
         .on_state = database_state,
         .on_notice = on_notice,
@@ -168,11 +195,20 @@ static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
     return qfc_context(error, *worker->settings->database_url ? "DATABASE_URL" : "POSTGRES_*");
 }
 
+/* What jansson frees may have held secrets: a container's environment, the keys of STORAGES. */
+static void free_wiped(void *memory)
+{
+    if (memory)
+        explicit_bzero(memory, malloc_usable_size(memory));
+    free(memory);
+}
+
 enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode)
 {
     struct qfc_worker worker = {.settings = settings, .mode = mode};
     struct qfc_error error = QFC_NO_ERROR;
     signal(SIGPIPE, SIG_IGN);
+    json_set_alloc_funcs(malloc, free_wiped);
     mallopt(M_MMAP_THRESHOLD, BIG_BUFFER_BYTES);
     srandom((unsigned)(time(NULL) ^ (getpid() << 8)));
     if (uv_loop_init(&worker.loop) < 0) {
@@ -180,7 +216,8 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
         return QFC_EXIT_FAULT;
     }
     init_handles(&worker);
-    if (open_engine(&worker, &error) < 0 || open_queue(&worker, &error) < 0) {
+    if (open_engine(&worker, &error) < 0 || open_stores(&worker, &error) < 0 || make_fernet_key(&worker, &error) < 0 ||
+        open_queue(&worker, &error) < 0) {
         qfc_log(QFC_LOG_ERROR, NULL, "%s", error.message);
         stop_now(&worker, error.kind == QFC_ERROR_USAGE ? QFC_EXIT_USAGE : QFC_EXIT_FAULT);
     } else {

@@ -2,13 +2,16 @@
 #pragma once
 
 #include "qfc/engine.h"
+#include "qfc/fernet.h"
 #include "qfc/http.h"
 #include "qfc/limits.h"
 #include "qfc/log.h"
 #include "qfc/outcome.h"
 #include "qfc/processor.h"
 #include "qfc/queue.h"
+#include "qfc/secrets.h"
 #include "qfc/settings.h"
+#include "qfc/stores.h"
 #include "qfc/text.h"
 #include "qfc/token.h"
 #include "qfc/worker.h"
@@ -16,6 +19,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
+
+/* Where a deployment keeps a certificate authority of its own (v26.8 and later), here and in the container. */
+#define CUSTOM_CA_DIRECTORY "/etc/ssl/custom_certs"
+#define CUSTOM_CA_FILE      CUSTOM_CA_DIRECTORY "/custom_ca.crt"
 
 /* A place in a job's life: see lifecycle.c. */
 enum step {
@@ -30,9 +37,15 @@ enum step {
     STEP_INSPECT,
     STEP_LOGS,
     STEP_FEEDBACK,
+    STEP_THUMBNAIL,
+    STEP_REVIEW,
+    STEP_STORE,
     STEP_FINISH,
     STEP_REVOKE,
     STEP_REMOVE,
+    STEP_LIST,
+    STEP_LEFTOVERS,
+    STEP_ERASE,
     STEP_DISCARD,
     STEP_PUT_BACK,
     STEP_END,
@@ -57,11 +70,14 @@ enum event {
     EVENT_GONE,         /* what was to be fetched is not there: the file, or the container? */
     EVENT_LOST,         /* the row is gone, or somebody else has ended it */
     EVENT_TAKEN,        /* another worker owns it */
+    EVENT_CHANGED,      /* what the outcome was made from is not so any more */
     EVENT_DEADLINE,     /* its time is up */
     EVENT_STOP,         /* we must leave now */
     EVENT_SPENT,        /* tried often enough */
     EVENT_COUNT,
 };
+
+#define THUMBNAIL_KEY_SIZE 1025 /* project.thumbnail is varchar(1024) */
 
 /* One job that this worker has claimed. It owns all that lives as long as it does; lifecycle.c frees it. */
 struct job {
@@ -105,6 +121,16 @@ struct job {
     bool has_feedback;
     struct qfc_error feedback_failure;
 
+    struct qfc_buffer thumbnail;               /* the picture that the container left */
+    char thumbnail_object[THUMBNAIL_KEY_SIZE]; /* its key in the project's storage, or "" */
+    bool thumbnail_stored;
+    PGresult **reviews; /* what `review` brought, or null */
+    size_t review_count;
+    bool written;               /* the outcome is committed */
+    struct qfc_object *objects; /* to erase; owned, like their texts */
+    size_t object_count;
+    char *found; /* keys below the project's prefix, as a PostgreSQL array; null: none */
+
     struct qfc_error failure; /* why it goes back, or fails by the worker's word */
     const char *failure_type; /* its error_type, or null */
     bool failed;              /* `failure` decides */
@@ -123,6 +149,10 @@ struct qfc_worker {
     struct qfc_http *http;
     struct qfc_engine *engine;
     struct qfc_queue *queue;
+    struct qfc_stores *stores;
+    struct qfc_fernet_key fernet_key;
+    bool has_fernet_key;                /* SECRET_KEY is set */
+    struct said_storage *said_storages; /* those that cannot be used, and whose reason was said */
 
     struct job *jobs;
     unsigned job_count;
@@ -131,6 +161,7 @@ struct qfc_worker {
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
     bool watching;
+    uint64_t tokens_swept_ms; /* on the loop's clock; 0: not yet */
 
     bool engine_ready;
     bool probing;
@@ -169,16 +200,35 @@ void job_left_behind(const struct job *job);
 /* Frees a job without writing anything. */
 void job_drop(struct job *job);
 
-/* steps_before.c, steps_after.c: start the step's one operation. 0: started, 1: there is nothing to do, -1: error. */
+/* steps_before.c, steps_after.c, steps_objects.c: start the step's one operation. 0: started, 1: there is nothing to do, -1: error. */
 typedef int step_start(struct job *job, struct qfc_error *error);
 step_start start_read, start_create, start_put, start_prepare, start_start, start_wait, start_kill, start_inspect,
-    start_logs, start_feedback, start_finish, start_revoke, start_remove, start_discard, start_put_back;
+    start_logs, start_feedback, start_thumbnail, start_review, start_store, start_finish, start_revoke, start_remove,
+    start_list, start_leftovers, start_erase, start_discard, start_put_back;
 
 /* Ends the wait that runs beside the job's steps, if there is one. */
 void cancel_wait(struct job *job);
 
 /* The job's rows as processors see them. */
 struct qfc_job_rows job_rows(const struct job *job);
+
+/* What the transaction of finish has said, by the columns of its results: remarks to log, objects to erase. */
+void take_results(struct job *job, const struct qfc_pg_results *results);
+
+/* The thumbnail that was stored is nobody's: it is to be erased. */
+void disown_thumbnail(struct job *job);
+
+/* Frees the list of objects to erase. */
+void forget_objects(struct job *job);
+
+void forget_said_storages(struct qfc_worker *worker);
+
+/* Takes the results out of a batch, for as long as the job lives; those that were there before are freed. Returns 0 or
+ * -1 (QFC_ERROR_MEMORY). */
+int keep_results(const struct qfc_pg_results *results, PGresult ***kept, size_t *count, struct qfc_error *error);
+
+/* Results of `read`: the fence, then these, then the processor's own. */
+enum { ROWS_FENCE, ROWS_PROJECT, ROWS_LIMITS, ROWS_SECRETS, ROWS_PROCESSOR };
 
 /* create.c */
 

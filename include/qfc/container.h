@@ -28,6 +28,8 @@ struct qfc_container {
     int64_t log_max_bytes;          /* of the container's log on the engine's disk; 0: as the engine is set */
     const struct qfc_mount *mounts;
     size_t mount_count;
+    const char *const *binds; /* "/path/on/the/host:/path:ro"; a source that is missing is made by the engine */
+    unsigned published_port;  /* TCP port, on the host as in the container; 0: none */
 };
 
 /*

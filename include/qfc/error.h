@@ -24,6 +24,7 @@ enum qfc_error_kind {
     QFC_ERROR_INVALID,     /* what came in is malformed or over a limit; or, of a job: the job's own fault */
     QFC_ERROR_LOST,        /* the row is gone, or somebody else has ended it */
     QFC_ERROR_TAKEN,       /* the row is active, but another worker owns it */
+    QFC_ERROR_CHANGED,     /* what was read before is not so any more: read again */
     QFC_ERROR_USAGE,       /* a wrong setting or command line */
     QFC_ERROR_MEMORY,      /* an allocation failed */
     QFC_ERROR_BUG,         /* a programming error of ours */

@@ -40,7 +40,7 @@ struct qfc_http_request {
     const char *url;                /* "http://..." or "https://..." */
     const char *unix_socket;        /* path of the socket to use in place of the URL's host, or null */
     const struct qfc_http_tls *tls; /* null: libcurl's defaults */
-    const char *const *headers;     /* "Name: value", null-ended; or null */
+    const char *const *headers;     /* "Name: value", null-ended, or null; the copies are wiped */
 
     const void *body; /* sent as it is; must live until on_done or cancel; null: no body */
     size_t body_size; /* bytes */

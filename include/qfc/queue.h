@@ -23,9 +23,12 @@
 struct qfc_queue;
 
 struct qfc_queue_options {
-    const char *conninfo;     /* libpq connection string or URI; copied, like all texts here */
-    const char *host;         /* names this machine in the marker; cut to fit */
-    const char *const *types; /* job types to claim, null-ended; others are left to others */
+    const char *conninfo; /* libpq connection string or URI; copied, like all texts here */
+    const char *host;     /* names this machine in the marker; cut to fit */
+    /* For SQL, settings of the session: qfc_worker.time_zone is QFieldCloud's own, "UTC" for null;
+     * qfc_worker.legacy_storage names its legacy storage, "" for null. */
+    const char *time_zone;
+    const char *legacy_storage;
     unsigned lock_timeout_ms; /* how long a statement waits for somebody else's row lock */
     /* The connection stands and the database is one that we know (`why` null), or does not (`why` and when the next
      * try comes). Called on each change and on each failed try. */
@@ -45,10 +48,19 @@ const char *qfc_queue_release(const struct qfc_queue *queue);
 
 /*
  * The names that SQL may use, resolved for the connected release; null before the first connection:
- *   {project}         the project table
- *   {qgis_file_name}  expression: the name of the QGIS file of the project row `p`, or null
- *   {qgis_version}    expression: qgis_version of the project row `p`, or null where there is no such column
- *   {images_by_qgis}  true where the QGIS image is chosen by the project's QGIS version (v26.20 and later), or false
+ *   {project}               the project table
+ *   {project_app}           app_label of its model's content type
+ *   {qgis_file_name}        expression: the name of the QGIS file of the project row `p`, or null
+ *   {qgis_version}          expression: qgis_version of the project row `p`, or null where there is no such column
+ *   {images_by_qgis}        true or false: is the QGIS image chosen by the project's QGIS version (v26.20 and later)?
+ *   {has_qgis_version}      true or false: is there a column qgis_version of the project (v26.20)?
+ *   {has_qgis_project}      true or false: are there project_qgisproject and project_qgislayer (v26.22)?
+ *   {has_area_of_interest}  true or false: has project_qgisproject that column (v26.25)?
+ *   {has_legacy_storage}    true or false: can the project be in a legacy storage (up to v26.10)?
+ *   {thumbnail_by_worker}   true or false: is the project's thumbnail stored by the worker (v25.27 to v26.3)?
+ *   {project_repr}          expression: how the audit log calls the project row `p` of the owner `u`
+ *   {file_repr}             expression: how it calls the row `f` of filestorage_file
+ *   {version_repr}          expression: how it calls the row `v` of filestorage_fileversion, a version of `f`
  */
 const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue);
 
@@ -59,8 +71,8 @@ const char *qfc_queue_marker(const struct qfc_queue *queue);
  * Claims up to `slots` jobs, at most one per project, oldest first, in one round trip. Within one transaction the
  * projects are locked first and asked about in a later statement, so that of two workers that look at the same time
  * only one takes a project (SKIP LOCKED re-checks only the row that it locks, not whether the project is busy). Also
- * tells how many jobs of our types are pending, whether or not they can be claimed now. `known` are the ids of the
- * jobs that this process still has: they are not claimed again.
+ * tells how many jobs are pending, whether or not they can be claimed now. `known` are the ids of the jobs that this
+ * process still has: they are not claimed again.
  */
 struct qfc_claim {
     const struct qfc_job *jobs;
@@ -89,13 +101,23 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
 /*
  * The transitions of a claimed job. `writes` holds the job type's own statements, with {names}; they become part of
  * the same transaction, after the job's row is written, and the list is emptied. Errors: LOST (the row is gone, or
- * somebody else has ended it; sqlstate is empty), TAKEN, AGAIN, UNKNOWN (ask again: all of these may be repeated),
- * REFUSED (the database does not take what was written: `sqlstate`), MEMORY. `container` is the container's id, or "".
+ * somebody else has ended it; sqlstate is empty), TAKEN, CHANGED, AGAIN, UNKNOWN (ask again: all of these may be
+ * repeated), REFUSED (the database does not take what was written: `sqlstate`), MEMORY. `container` is the container's id, or "".
  */
 
-/* What `read` fetches: the job's own rows first, then one result per query of `reads` ($1 job id, $2 project id). */
-int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *const *reads, qfc_pg_done *done,
-                   void *userdata, struct qfc_error *error);
+/* Asks `count` queries ($1 job id, $2 project id) behind a fence: the results are the fence's own, then one of each. */
+int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *const *reads,
+                   size_t count, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
+/*
+ * Expressions that fail the transaction on purpose, for a job type's own statements: `SELECT CASE WHEN <as it should
+ * be> THEN 1 ELSE ` QFC_REFUSED("'feedback lacks ...'") ` END`. QFC_REFUSED takes an SQL expression of type text that
+ * says why: the transition ends with QFC_ERROR_REFUSED and that text. QFC_CHANGED says that what the statements were
+ * made from is not so any more: QFC_ERROR_CHANGED. (A cast that cannot be done; the clock keeps PostgreSQL from trying
+ * it when it plans the statement.)
+ */
+#define QFC_REFUSED(text) "('qfc-refused ' || " text " || ' qfc-end' || left(clock_timestamp()::text, 0))::integer"
+#define QFC_CHANGED       "('qfc-changed' || left(clock_timestamp()::text, 0))::integer"
 
 /* The container exists and is about to be started: `started`, its id, started_at and docker_started_at. */
 int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,

@@ -26,6 +26,16 @@ struct qfc_settings {
     char *docker_cert_path;
     bool docker_tls_verify;
 
+    char *secret_key; /* for secrets in the database, like the next */
+    char *salt_key;
+    char *storages; /* JSON */
+    char *storage_access_key_id;
+    char *storage_secret_access_key;
+    char *storage_bucket_name;
+    char *storage_region_name;
+    char *storage_endpoint_url;
+    char *time_zone;
+
     char *environment; /* part of the containers' label */
     char *compose_project_name;
     char *qgis_image; /* never "" after reading, like the two below */
@@ -34,6 +44,10 @@ struct qfc_settings {
     char *qfieldcloud_url;
     char *network;
     char *grids_volume;
+
+    long debug;            /* 0 or 1 */
+    long debugpy_port;     /* 0: none; counts only with debug, like the next */
+    char *debug_host_path; /* or "" */
 
     long timeout_s; /* 0: what the web application's WORKER_TIMEOUT_S says */
     long concurrency;
@@ -53,7 +67,7 @@ struct qfc_settings {
 typedef const char *qfc_getenv(const char *name);
 int qfc_settings_read(qfc_getenv *get, struct qfc_settings *ret_settings, struct qfc_error *error);
 
-/* Frees all texts; the password is wiped. */
+/* Frees all texts; the secret ones are wiped. */
 void qfc_settings_free(struct qfc_settings *settings);
 
 /*

@@ -69,3 +69,7 @@ int qfc_statements_print(const struct qfc_statements *list, struct qfc_buffer *o
 
 /* Frees everything the list owns; the list is empty again. */
 void qfc_statements_free(struct qfc_statements *list);
+
+/* A value for a parameter of type text[] (or any array of what can be written so): "{"a","b"}". To be freed; null when
+ * out of memory, or above 256 MB. */
+char *qfc_array_text(const char *const *texts, size_t count);

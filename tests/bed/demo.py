@@ -16,18 +16,18 @@ from bed.worker import Worker  # noqa: E402
 
 # Each project plays the scenario that its QGIS file names, once for each of its jobs.
 PROJECTS = [
-    ("trees", "success.qgs", 3),
-    ("wells", "sleep@1.qgs", 2),
-    ("pipes", "success.qgs", 3),
-    ("broken data", "workflow_error.qgs", 1),
-    ("crashing", "crash@139.qgs", 1),
-    ("odd feedback", "broken_feedback.qgs", 1),
-    ("paths", "sleep@2.qgs", 1),
+    ("trees", "success.qgs", "process_projectfile package delta_apply package"),
+    ("wells", "sleep@1.qgs", "delta_apply package"),
+    ("pipes", "success.qgs", "process_projectfile delta_apply"),
+    ("parks", "success.qgs", "create_project"),
+    ("broken data", "workflow_error.qgs", "delta_apply"),
+    ("crashing", "crash@139.qgs", "package"),
+    ("paths", "sleep@2.qgs", "package"),
 ]
 USAGE = 2  # the exit code for arguments that the program refuses: it has not begun
 WIDEST = 60
 REPORT = """
-SELECT p.name AS project, j.status,
+SELECT p.name AS project, j.type, j.status,
     round(extract(epoch FROM j.docker_started_at - j.created_at)::numeric, 2) AS "wait s",
     round(extract(epoch FROM j.docker_finished_at - j.docker_started_at)::numeric, 2) AS "run s",
     j.feedback ->> 'container_exit_code' AS "exit code",
@@ -41,8 +41,11 @@ def queue(database):
     owners = [database.user(name) for name in ("alice", "bob", "carol")]
     for place, (name, qgis_file, jobs) in enumerate(PROJECTS):
         project = database.project(owners[place % 3], qgis_file, name)
-        for _ in range(jobs):
-            database.job(project, "package")
+        for type_ in jobs.split():
+            if type_ == "delta_apply":
+                database.apply_job(project, [database.delta(project) for _ in range(3)])
+            else:
+                database.job(project, type_)
 
 
 def cut(text):
@@ -87,7 +90,7 @@ def demo(binary, arguments):
     api = Api(database, engine, ground.gateway)
     queue(database)
     jobs = database.value("SELECT count(*) FROM core_job")
-    print(f"queued {jobs} package jobs of {len(PROJECTS)} projects", flush=True)
+    print(f"queued {jobs} jobs of {len(PROJECTS)} projects", flush=True)
     worker = Worker(binary, database, engine, ground.image, ground.network, directory)
     worker.env["QFIELDCLOUD_WORKER_QFIELDCLOUD_URL"] = api.url
     code = run(worker, arguments)

@@ -8,6 +8,7 @@ import time
 import pytest
 from bed.docker import DockerError
 from bed.proxy import EngineProxy, PostgresProxy
+from bed.stores import S3Server, WebDavServer
 
 JOB = "package"
 
@@ -25,6 +26,35 @@ def pg_proxy(postgres):
     made = PostgresProxy(postgres.port)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server):
+    """An S3 store that behaves unless a test tells it otherwise; its buckets stay for the whole run."""
+    yield s3_server
+    s3_server.behave()
+
+
+@pytest.fixture(scope="session")
+def webdav_server():
+    server = WebDavServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def webdav(webdav_server):
+    """A WebDAV store, empty at first."""
+    yield webdav_server
+    webdav_server.behave()
+    webdav_server.clear()
 
 
 class Events:

@@ -408,3 +408,17 @@ def test_beginning_that_the_database_refuses(scene, database):
     database.execute("ALTER TABLE core_job DROP CONSTRAINT no_such_luck")
     scene.another_finishes()
     scene.stop()
+
+
+@pytest.mark.parametrize("database", ["v26.25"], indirect=True)
+def test_a_column_that_a_job_type_needs_is_not_there(pg_scene):
+    """A schema that nobody has seen yet: the job fails with PostgreSQL's word for it, and the queue goes on."""
+    database = pg_scene.database
+    database.execute("ALTER TABLE core_applyjobdelta RENAME COLUMN modified_pk TO something_else")
+    project = database.project(qgis_file="offline.qgs", files=())
+    job = database.job(project, "delta_apply", child={"overwrite_conflicts": False})
+    pg_scene.start()
+    row = pg_scene.wait_for(job, "failed")
+    assert "modified_pk" in row["feedback"]["error"]
+    pg_scene.another_finishes()
+    pg_scene.stop()

@@ -143,6 +143,32 @@ def test_a_token_lives_as_long_as_its_job(database, worker, ground):
     assert database.execute("SELECT * FROM authentication_authtoken") == []
 
 
+def test_the_token_of_a_worker_that_died(database, worker, ground):
+    """Another worker deletes it as soon as the job has ended, and touches no other token."""
+    others = [
+        database.token(database.user()),  # of QFieldCloud's own worker, which deletes none
+        database.token(database.user(), key="qfcworker" + "x" * 91),
+        database.token(database.user(), key="qfcworker" + "0" * 91, client_type="qfield"),
+    ]
+    job = database.job(database.project(qgis_file="gate.qgs"), "package")
+    dead = worker.start("run")
+    row = worker.wait_for_status(job, "started")
+    dead.process.kill()
+    dead.process.wait()
+    key = "qfcworker" + str(job["id"]).replace("-", "")
+    ours = "SELECT count(*) FROM authentication_authtoken WHERE starts_with(key, %s)"
+    other = worker.start("run")
+    bystander = database.job(database.project(qgis_file="offline.qgs"), "package")
+    worker.wait_for_status(bystander, "finished")
+    assert database.value(ours, key) == 1, "the job is active"
+    database.update("core_job", job["id"], status="failed")
+    worker.wait_for(lambda: database.value(ours, key) == 0, "the token's end", limit=60)
+    assert other.stop().returncode == 0
+    left = {row["id"] for row in database.execute("SELECT id FROM authentication_authtoken")}
+    assert left == {token["id"] for token in others}
+    ground.docker.remove(row["container_id"])
+
+
 def test_token_is_in_no_log(database, worker, api):
     database.job(database.project(qgis_file="success.qgs"), "package")
     output = worker.run("run", "--drain", LOGLEVEL="debug")
@@ -332,58 +358,28 @@ def test_single_shot_runs_one_job(database, worker):
 
 
 def test_what_is_not_claimed(database, worker):
-    """A locked project's job, one of a busy project, and one of a type that this worker does not run."""
+    """A locked project's job, and one of a busy project."""
     locked = database.job(database.project(locked_at="2026-01-01T00:00:00Z"), "package")
     busy = database.project()
     database.job(busy, "package", status="queued")
     waiting = database.job(busy, "package")
-    other = database.job(database.project(), "process_projectfile")
     before = database.dump()
     worker.run("run", "--single-shot")
-    assert changes(before, database.dump()) == {}, (locked, waiting, other)
+    assert changes(before, database.dump()) == {}, (locked, waiting)
 
 
-def test_unlocked_project_is_taken(database, worker):
-    project = database.project(qgis_file="offline.qgs", locked_at="2026-01-01T00:00:00Z")
-    job = database.job(project, "package")
-    process = worker.start("run", "--drain")
-    worker.wait_for(lambda: any("cannot be claimed now" in m for m in process.output().messages()), "the word on it")
-    database.update(database.project_table, project["id"], locked_at=None)
-    assert process.wait().returncode == 0
-    assert database.get("core_job", job["id"])["status"] == "finished"
-
-
-def test_image_that_is_missing(database, worker):
-    """Tried again with a delay, then failed with the engine's words; the reason is in the output, too."""
-    job = database.job(database.project(qgis_file="offline.qgs"), "package")
-    output = worker.run("run", "--drain", RETRY_MAX_ATTEMPTS="2", RETRY_BASE_DELAY_SECONDS="1",
-                        QFIELDCLOUD_QGIS_IMAGE_NAME="no-such-image", QFIELDCLOUD_QGIS3_IMAGE_NAME="no-such-image")
-    row = database.get("core_job", job["id"])
-    assert row["status"] == "failed", output
-    assert row["finished_at"] and row["started_at"] and row["docker_started_at"] is None
-    assert row["container_id"] == ""
-    assert set(row["feedback"]) == {"error", "error_class", "error_stack", "error_origin"}
-    assert "No such image" in row["feedback"]["error"] and row["feedback"]["error_origin"] == "worker_wrapper"
-    assert row["output"] == row["feedback"]["error"] + "\n"
-    assert len([m for m in output.messages("warning", row) if m.startswith("put back package")]) == 1
-
-
-def test_qgis_version_chooses_the_image(database, worker):
-    """From v26.20 on by the project's QGIS major version; an unknown one fails the job at once."""
-    if not database.has(database.project_table, "qgis_version"):
-        job = database.job(database.project(qgis_file="offline.qgs"), "package")
-        worker.run("run", "--drain", QFIELDCLOUD_QGIS3_IMAGE_NAME="no-such-image")
-        assert database.get("core_job", job["id"])["status"] == "finished"
-        return
-    jobs = {
-        version: database.job(database.project(qgis_file="offline.qgs", qgis_version=version), "package")
-        for version in (None, "", "3.40.6-Bratislava", "4.2.0", "5.0")
+def test_a_job_type_that_nobody_knows(database, worker):
+    """It fails with the reason, and its project's next job is run."""
+    project = database.project(qgis_file="offline.qgs")
+    odd = database.job(project, "tidy_up")
+    good = database.job(project, "package")
+    output = worker.run("run", "--drain")
+    row = database.get("core_job", odd["id"])
+    reason = 'nobody knows jobs of type "tidy_up"'
+    assert row["status"] == "failed" and row["finished_at"], output
+    assert row["feedback"] == {
+        "error": reason, "error_class": "WorkerError", "error_stack": "", "error_origin": "worker_wrapper"
     }
-    image = worker.env["QFIELDCLOUD_QGIS3_IMAGE_NAME"]
-    output = worker.run("run", "--drain", QFIELDCLOUD_QGIS_IMAGE_NAME="no-such-image",
-                        QFIELDCLOUD_QGIS4_IMAGE_NAME=image)
-    rows = {version: database.get("core_job", job["id"]) for version, job in jobs.items()}
-    assert [rows[v]["status"] for v in (None, "", "3.40.6-Bratislava", "4.2.0")] == ["finished"] * 4, output
-    assert rows["5.0"]["status"] == "failed"
-    assert rows["5.0"]["feedback"]["error"] == 'no QGIS image for a project of QGIS version "5.0"'
-    assert json.dumps(rows["5.0"]["output"]).endswith('version \\"5.0\\"\\n"')
+    assert row["output"] == reason + "\n"
+    assert any(reason in message for message in output.messages("warning", row)), output
+    assert database.get("core_job", good["id"])["status"] == "finished", output

@@ -7,14 +7,20 @@
  * must end in "out of memory", leave what it was given as it was, and leak nothing (the sanitizer says). The same once
  * more with all allocations failing from the n-th on: cleaning up must not need any.
  *
+ * What is given back is looked at, too: no block may be freed, or moved, with a secret in it.
+ *
  * A scenario is one line in the table at the end; those that work on a list of statements are one line in
  * LIST_SCENARIOS.
  */
 #include "qfc/buffer.h"
+#include "qfc/environment.h"
 #include "qfc/feedback.h"
+#include "qfc/fernet.h"
 #include "qfc/http.h"
 #include "qfc/pg.h"
+#include "qfc/processor.h"
 #include "qfc/statements.h"
+#include "qfc/stores.h"
 #include "qfc/tar.h"
 #include "qfc/text.h"
 #include "qfc/token.h"
@@ -23,6 +29,7 @@
 #include "../../queue/queue_private.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -36,11 +43,13 @@ void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *data, size_t size);
 char *__real_strdup(const char *text);
 char *__real_strndup(const char *text, size_t size);
+void __real_free(void *data);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *data, size_t size);
 char *__wrap_strdup(const char *text);
 char *__wrap_strndup(const char *text, size_t size);
+void __wrap_free(void *data);
 
 /* Of the sanitizer, where there is one: reports what has leaked so far and returns whether anything has. */
 int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
@@ -77,9 +86,28 @@ void *__wrap_calloc(size_t count, size_t size)
     return is_refused() ? NULL : __real_calloc(count, size);
 }
 
+/* In no memory but that of the code under test: elsewhere it is encrypted (TOKEN). */
+static const char secret[] = "not to be left in memory";
+static size_t leaked_secrets;
+
+static void look_for_secret(void *data)
+{
+    if (data && memmem(data, malloc_usable_size(data), secret, strlen(secret)))
+        leaked_secrets++;
+}
+
 void *__wrap_realloc(void *data, size_t size)
 {
-    return is_refused() ? NULL : __real_realloc(data, size);
+    if (is_refused())
+        return NULL;
+    look_for_secret(data);
+    return __real_realloc(data, size);
+}
+
+void __wrap_free(void *data)
+{
+    look_for_secret(data);
+    __real_free(data);
 }
 
 char *__wrap_strdup(const char *text)
@@ -116,8 +144,11 @@ static bool run_refused(const struct scenario *scenario, size_t n, bool for_good
     supply.refused = 0;
     supply.for_good = for_good;
     ration();
+    leaked_secrets = 0;
     int r = scenario->run(&error);
     grant_all();
+    if (leaked_secrets > 0)
+        fail_msg("allocation %zu was refused, and a secret was left in memory that was given back", n);
     if (supply.refused == 0) {
         if (r != 0)
             fail_msg("failed with all the memory it wanted: %d %s", r, error.message);
@@ -262,6 +293,114 @@ static int read_feedback(struct qfc_error *error)
     return r;
 }
 
+/* --- secrets ------------------------------------------------------------------------------------------------------ */
+
+/* `secret`, of the key that is all zeroes: made by Python's `cryptography`. */
+#define TOKEN                                                                                                          \
+    "gAAAAABlU_EAAAECAwQFBgcICQoLDA0OD78w1dlgIzJa6yP7uH4BMrFHoDUNerMQj0pvA-XALzKQAVGVe-"                               \
+    "Tm6fyi7e4FPGalb19t1hjTg0REAls54-g-6Oc="
+static const struct qfc_fernet_key key;
+
+/* The same and 23 letters more, rightly signed, with broken padding: found when all of it is decrypted. */
+#define BROKEN_TOKEN                                                                                                   \
+    "gAAAAABlU_EAAAECAwQFBgcICQoLDA0OD78w1dlgIzJa6yP7uH4BMrEL3kPA_FTGm0UdTT6rwoRIk0jiK9zgjeWjtKyBln1OIqJj2tZN-"        \
+    "YI47wRV9LQ2TYQuH7awbXiCkweRAdNwks3n"
+
+static int decrypt_token(struct qfc_error *error)
+{
+    char *text = NULL;
+    size_t size = 4711;
+    int r = qfc_fernet_decrypt(&key, TOKEN, &text, &size, error);
+    grant_all();
+    if (r < 0) {
+        assert_null(text);
+        assert_int_equal(size, 4711);
+        return r;
+    }
+    assert_string_equal(text, secret);
+    explicit_bzero(text, size);
+    free(text);
+    return r;
+}
+
+static int decrypt_broken_token(struct qfc_error *error)
+{
+    char *text;
+    size_t size;
+    assert_int_equal(qfc_fernet_decrypt(&key, BROKEN_TOKEN, &text, &size, error), -1);
+    grant_all();
+    return error->kind == QFC_ERROR_INVALID ? 0 : -1;
+}
+
+static void set_cell(PGresult *rows, int row, int column, const char *text)
+{
+    assert_int_not_equal(PQsetvalue(rows, row, column, (char *)text, text ? (int)strlen(text) : -1), 0);
+}
+
+/* Secrets of both types, of which one is left out and one cannot be decrypted. */
+static PGresult *secret_rows(void)
+{
+    static const char *const cells[][5] = {{"A", "envvar", TOKEN, "t", "12"},
+                                           {"B", "pgservice", TOKEN, "t", "12"},
+                                           {"C", "pgservice", TOKEN, "t", "12"},
+                                           {"D=", "envvar", TOKEN, "t", "12"},
+                                           {"E", "envvar", "plain", "t", "12"}};
+    PGresAttDesc columns[] = {{.name = (char *)"name"},
+                              {.name = (char *)"type"},
+                              {.name = (char *)"value"},
+                              {.name = (char *)"by_person"},
+                              {.name = (char *)"triggered_by"}};
+    PGresult *rows = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
+    assert_int_not_equal(PQsetResultAttrs(rows, 5, columns), 0);
+    for (int row = 0; row < 5; row++)
+        for (int column = 0; column < 5; column++)
+            set_cell(rows, row, column, cells[row][column]);
+    return rows;
+}
+
+static int make_environment(struct qfc_error *error)
+{
+    grant_all();
+    const struct qfc_environment_given given = {
+        .secrets = secret_rows(), .key = &key, .custom_ca = "/ca", .token = secret, .url = "u", .job_id = "6b1f"};
+    struct qfc_environment environment = {.warnings = {.count = 4711}};
+    ration();
+    int r = qfc_environment_make(&given, &environment, error);
+    grant_all();
+    PQclear((PGresult *)given.secrets);
+    if (r < 0) {
+        assert_int_equal(environment.warnings.count, 4711);
+        return r;
+    }
+    assert_string_equal(qfc_environment_get(&environment, "A"), secret);
+    assert_int_equal(environment.variables.count, 10);
+    assert_int_equal(environment.warnings.count, 2);
+    qfc_environment_free(&environment);
+    return r;
+}
+
+/* More than there is room for, some of them twice; after a failure all is as it was. */
+static int set_variables(struct qfc_error *error)
+{
+    struct qfc_environment environment = {0};
+    char name[16];
+    int r = 0;
+    for (int i = 0; r == 0 && i < 40; i++) {
+        snprintf(name, sizeof name, "N%d", i % 30);
+        size_t before = environment.variables.count;
+        r = i < 35 ? qfc_environment_set(&environment, name, secret, error)
+                   : qfc_environment_append(&environment, name, secret, error);
+        if (r < 0)
+            assert_int_equal(environment.variables.count, before);
+        assert_null(qfc_texts(&environment.variables)[environment.variables.count]);
+        if (i >= 30)
+            assert_non_null(strstr(qfc_environment_get(&environment, name), secret));
+    }
+    grant_all();
+    qfc_environment_free(&environment);
+    return r;
+}
+
 /* --- statements --------------------------------------------------------------------------------------------------- */
 
 static const struct qfc_value values[] = {
@@ -309,7 +448,8 @@ static const struct qfc_job job = {.id = "6b1f", .project_id = "9a02", .type = "
     X(add_statement, qfc_statements_add(list, "SELECT $1, $2, $3", 3, values, error))                                  \
     X(add_texts, QFC_ADD(list, error, "SELECT $1, $2", "a", "b"))                                                      \
     X(insert_token, qfc_token_insert(list, &job, "key", 60, error))                                                    \
-    X(delete_token, qfc_token_delete(list, "key", error))
+    X(delete_token, qfc_token_delete(list, &job, error))                                                               \
+    X(sweep_tokens, qfc_token_sweep(list, error))
 
 #define DEFINE_LIST_SCENARIO(name, call)                                                                               \
     static int name(struct qfc_error *error)                                                                           \
@@ -425,6 +565,58 @@ static int send_to_pg(struct qfc_error *error)
     return end_with_list(&batch, before, r);
 }
 
+/* --- stores ------------------------------------------------------------------------------------------------------- */
+
+#define STORE(class_name, options)                                                                                     \
+    "{\"BACKEND\": \"qfieldcloud.filestorage.backend." class_name "\", \"OPTIONS\": {" options "}}"
+
+static const char storages[] = "{\"s3\": " STORE(
+    "QfcS3Boto3Storage",
+    "\"access_key\": \"a\", \"secret_key\": \"s\", \"bucket_name\": \"b\", "
+    "\"location\": \"/l/\", \"verify\": \"/ca.pem\"") ", "
+                                                      "\"dav\": " STORE(
+                                                          "QfcWebDavStorage",
+                                                          "\"webdav_url\": \"http://u:p@h/d\"") ", \"broken\": {}}";
+
+static void never_deleted(void *userdata, const struct qfc_error *error, size_t deleted)
+{
+}
+
+static void never_listed(void *userdata, const struct qfc_error *error, const char *const *keys, size_t count)
+{
+}
+
+static void never_stored(void *userdata, const struct qfc_error *error)
+{
+}
+
+static int begin_calls(struct qfc_stores *stores, struct qfc_error *error)
+{
+    static const struct qfc_object object = {"s3", "p/a", false};
+    int r = qfc_stores_delete(stores, &object, 1, never_deleted, NULL, NULL, error);
+
+    if (r == 0)
+        r = qfc_stores_list(stores, &object, never_listed, NULL, NULL, error);
+    if (r == 0)
+        r = qfc_stores_put(stores, &object, "text/plain", "x", 1, never_stored, NULL, NULL, error);
+    return r;
+}
+
+static int use_stores(struct qfc_error *error)
+{
+    const struct qfc_stores_options options = {.storages = storages, .ca_file = "/other.pem"};
+    uv_loop_t loop;
+
+    assert_int_equal(uv_loop_init(&loop), 0);
+    struct qfc_http *http = qfc_http_new(&loop, error);
+    struct qfc_stores *stores = http ? qfc_stores_new(http, &options, error) : NULL;
+    int r = stores ? begin_calls(stores, error) : -1;
+    qfc_stores_free(stores);
+    qfc_http_free(http);
+    end_loop(&loop);
+    return r;
+}
+
 /* --- queue -------------------------------------------------------------------------------------------------------- */
 
 static void no_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)
@@ -442,10 +634,10 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
 
 /* Calls of the queue: a name, and the call. Each may take `writes`, which it empties whatever comes of it. */
 #define QUEUE_SCENARIOS(X)                                                                                             \
-    X(claim, qfc_queue_claim(queue, 4, ids, 2, never_claimed, NULL, error))                                                    \
+    X(claim, qfc_queue_claim(queue, 4, ids, 2, never_claimed, NULL, error))                                            \
     X(return_strays, qfc_queue_return_strays(queue, ids, 2, never_answered, NULL, error))                              \
     X(watch_rows, qfc_queue_watch(queue, ids, ids, 2, never_answered, NULL, error))                                    \
-    X(read_job, qfc_queue_read(queue, &job, ids, never_answered, NULL, error))                                         \
+    X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, never_answered, NULL, error))                                \
     X(prepare_job, qfc_queue_prepare(queue, &job, "c0", &writes, never_answered, NULL, error))                         \
     X(finish_job, qfc_queue_finish(queue, &job, &ending, &writes, never_answered, NULL, error))                        \
     X(put_back_job, qfc_queue_put_back(queue, &job, &put_back, &writes, never_answered, NULL, error))
@@ -453,17 +645,16 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
 #define DEFINE_QUEUE_SCENARIO(name, call)                                                                              \
     static int name(struct qfc_error *error)                                                                           \
     {                                                                                                                  \
-        static const struct qfc_name names[] = {{"project", "p"}, {"qgis_file_name", "f"},    {"qgis_version", "v"},   \
-                                                {"table", "t"},   {"images_by_qgis", "true"}, {NULL, NULL}};           \
-        const struct qfc_queue_options options = {                                                                     \
-            .conninfo = "host=/nonexistent", .types = (const char *const[]){"package", NULL}, .on_state = no_state};   \
+        const struct qfc_queue_options options = {.conninfo = "host=/nonexistent", .on_state = no_state};              \
         uv_loop_t loop;                                                                                                \
         struct qfc_statements writes = {0};                                                                            \
         fill(&writes);                                                                                                 \
         assert_int_equal(uv_loop_init(&loop), 0);                                                                      \
         struct qfc_queue *queue = qfc_queue_new(&loop, &options, error);                                               \
-        if (queue)                                                                                                     \
-            queue->names = names;                                                                                      \
+        if (queue) {                                                                                                   \
+            queue->names[0] = (struct qfc_name){"project", "p"};                                                       \
+            queue->names[1] = (struct qfc_name){"table", "t"};                                                         \
+        }                                                                                                              \
         int r = queue ? (call) : -1;                                                                                   \
         qfc_statements_free(&writes);                                                                                  \
         qfc_queue_free(queue);                                                                                         \
@@ -471,6 +662,52 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
         return r;                                                                                                      \
     }
 QUEUE_SCENARIOS(DEFINE_QUEUE_SCENARIO)
+
+/* --- job types ---------------------------------------------------------------------------------------------------- */
+
+/* A result of one row, as a processor's review brings it. */
+static PGresult *review_of(const char *const *columns, const char *const *texts, int count)
+{
+    PGresult *result = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
+    PGresAttDesc descriptions[8] = {0};
+    for (int i = 0; i < count; i++)
+        descriptions[i].name = (char *)(uintptr_t)columns[i];
+    assert_true(PQsetResultAttrs(result, count, descriptions));
+    for (int i = 0; i < count; i++)
+        assert_true(PQsetvalue(result, 0, i, (char *)(uintptr_t)texts[i], (int)strlen(texts[i])));
+    return result;
+}
+
+static int write_project_outcome(bool failed, struct qfc_error *error)
+{
+    static const char *const columns[] = {"old_details",          "old_md5",
+                                          "wants_qgis_version",   "has_qgis_project",
+                                          "has_area_of_interest", "in_legacy_storage"};
+    static const char *const texts[] = {"{\"b\":[{\"d\":1,\"c\":2}],\"a\":0.1}", "0", "t", "t", "t", "f"};
+    static char json[] = "{\"outputs\":{\"project_details\":{\"project_details\":{\"b\":{},\"a\":1.5}}}}";
+    const struct qfc_processor *processor = qfc_processor_of("process_projectfile");
+    grant_all();
+    const PGresult *review = review_of(columns, texts, 6);
+    ration();
+    const struct qfc_feedback feedback = {.json = json, .size = sizeof json - 1, .is_object = true};
+    const struct qfc_job_rows rows = {.job = &job};
+    const struct qfc_job_end end = {.feedback = &feedback, .reviews = &review, .thumbnail = "key"};
+    struct qfc_statements writes = {0};
+    int r = (failed ? processor->fail : processor->succeed)(&rows, &end, &writes, error);
+    qfc_statements_free(&writes);
+    PQclear((PGresult *)(uintptr_t)review);
+    return r;
+}
+
+static int succeed_with_project(struct qfc_error *error)
+{
+    return write_project_outcome(false, error);
+}
+
+static int fail_with_project(struct qfc_error *error)
+{
+    return write_project_outcome(true, error);
+}
 
 #define SCENARIO(name)                                                                                                 \
     {                                                                                                                  \
@@ -492,10 +729,17 @@ int main(void)
                                        SCENARIO(write_tar),
                                        SCENARIO(read_tar),
                                        SCENARIO(read_feedback),
+                                       SCENARIO(decrypt_token),
+                                       SCENARIO(decrypt_broken_token),
+                                       SCENARIO(make_environment),
+                                       SCENARIO(set_variables),
+                                       SCENARIO(succeed_with_project),
+                                       SCENARIO(fail_with_project),
                                        SCENARIO(move_statements),
                                        SCENARIO(expand_statements),
                                        SCENARIO(print_statements),
                                        SCENARIO(start_http),
+                                       SCENARIO(use_stores),
                                        SCENARIO(send_to_pg),
                                        LIST_SCENARIOS(LIST_SCENARIO) QUEUE_SCENARIOS(LIST_SCENARIO)};
     return cmocka_run_group_tests(tests, NULL, NULL);
