@@ -256,3 +256,9 @@ const char *qfc_pg_text(const PGresult *result, int row, const char *column)
             return PQgetisnull(result, row, i) ? NULL : PQgetvalue(result, row, i);
     return NULL;
 }
+
+bool qfc_pg_true(const PGresult *result, const char *column)
+{
+    const char *text = result ? qfc_pg_text(result, 0, column) : NULL;
+    return text && strcmp(text, "t") == 0;
+}

@@ -9,8 +9,8 @@
 /* Longer values are cut when they are printed. */
 #define PRINTED_VALUE_BYTES 200
 /* No statement of ours comes near; a guard for the expansion's buffer. */
-#define ARRAY_MAX_BYTES (256u * 1024 * 1024)
 #define SQL_MAX_BYTES   (1024u * 1024)
+#define ARRAY_MAX_BYTES (256u * 1024 * 1024)
 
 static void free_value(struct qfc_value *value)
 {

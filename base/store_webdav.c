@@ -8,6 +8,8 @@
 #include "sigv4.h"
 #include "stores_private.h"
 
+#include "qfc/text.h"
+
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -17,13 +19,6 @@
 #define URL_BYTES (32u * 1024)
 
 /* --- Configuration ------------------------------------------------------------------------------------------------ */
-
-static void wipe(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
 
 /* "Authorization: Basic ..." (RFC 7617). */
 static int make_authorization(struct store *store, const char *user, struct qfc_error *error)
@@ -41,7 +36,7 @@ static int make_authorization(struct store *store, const char *user, struct qfc_
         EVP_EncodeBlock((unsigned char *)store->authorization + sizeof name - 1, (const unsigned char *)plain,
                         (int)size);
     }
-    wipe(plain);
+    qfc_wipe(plain);
     return store->authorization ? 0 : qfc_fail_memory(error);
 }
 
@@ -54,7 +49,7 @@ static int configure(struct store *store, const json_t *options, struct qfc_erro
         r = store_take_url(store, "webdav_url", url, NULL, &user, &store->password, error);
     if (r == 0 && user)
         r = make_authorization(store, user, error);
-    wipe(url);
+    qfc_wipe(url);
     free(user);
     return r;
 }

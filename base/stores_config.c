@@ -3,9 +3,12 @@
  * (v25.27 to v26.25).
  *
  * What is wrong with STORAGES as a whole is an error; what is wrong with one storage is that storage's trouble, so that
- * it harms nobody but its own projects. No value is shown: any of them may be a password that was put in a wrong place.
+ * it harms nobody but its own projects. No value but the name of an unknown backend is shown: any other may be a
+ * password that was put in a wrong place.
  */
 #include "stores_private.h"
+
+#include "qfc/text.h"
 
 #include <ctype.h>
 #include <curl/curl.h>
@@ -302,13 +305,6 @@ int stores_configure(const struct qfc_stores_options *options, struct store **re
     return count;
 }
 
-static void wipe(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
-
 void stores_wipe(struct store *stores, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -320,7 +316,7 @@ void stores_wipe(struct store *stores, size_t count)
         for (size_t at = 0; at < sizeof plain / sizeof *plain; at++)
             free(plain[at]);
         for (size_t at = 0; at < sizeof secret / sizeof *secret; at++)
-            wipe(secret[at]);
+            qfc_wipe(secret[at]);
     }
     free(stores);
 }

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 
@@ -241,4 +242,11 @@ void qfc_excerpt_free(struct qfc_excerpt *excerpt)
     qfc_buffer_free(&excerpt->tail);
     excerpt->tail_start = 0;
     excerpt->dropped_bytes = 0;
+}
+
+void qfc_wipe(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+    free(text);
 }

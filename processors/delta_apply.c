@@ -109,7 +109,7 @@ static const char project_sql[] =
     " OR EXISTS (SELECT FROM " ELEMENTS " WHERE coalesce(e.element ->> 'status', '') NOT IN"
     " ('status_conflict', 'status_apply_failed') AND " OURS " ? (" DELTA_ID ")))";
 
-/* What an operator should know of; no more than 20 of a kind (REMARKS), for a container may name as many as it likes. */
+/* What an operator should know of; at most 20 of a kind (REMARKS), for a container may name as many as it likes. */
 #define REMARKS "20"
 static const char strangers_sql[] =
     "WITH found AS MATERIALIZED (SELECT left((e.element -> 'delta_id')::text, 60) AS name, min(e.position) AS position"

@@ -16,15 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Much more than any process can be started with (execve(2)). */
-#define NAMES_MAX_BYTES (8u * 1024 * 1024)
-
-static void wipe(char *text)
-{
-    if (text)
-        explicit_bzero(text, strlen(text));
-    free(text);
-}
+/* No process can be started with more in one variable, its name included (execve(2), MAX_ARG_STRLEN). */
+#define NAMES_MAX_BYTES (128u * 1024 - sizeof "QFIELDCLOUD_EXTRA_ENVVARS=")
 
 /* --- Lists -------------------------------------------------------------------------------------------------------- */
 
@@ -46,7 +39,7 @@ static bool reserve(struct qfc_texts *texts)
 static int add(struct qfc_texts *texts, char *text, struct qfc_error *error)
 {
     if (!text || !reserve(texts)) {
-        wipe(text);
+        qfc_wipe(text);
         return qfc_fail_memory(error);
     }
     texts->items[texts->count] = text;
@@ -57,7 +50,7 @@ static int add(struct qfc_texts *texts, char *text, struct qfc_error *error)
 void qfc_texts_free(struct qfc_texts *texts)
 {
     for (size_t i = 0; i < texts->count; i++)
-        wipe(texts->items[i]);
+        qfc_wipe(texts->items[i]);
     free(texts->items);
     *texts = (struct qfc_texts){0};
 }
@@ -121,7 +114,7 @@ static int put(struct qfc_environment *environment, char **place, char *text, st
         return add(&environment->variables, text, error);
     if (!text)
         return qfc_fail_memory(error);
-    wipe(*place);
+    qfc_wipe(*place);
     *place = text;
     return 0;
 }
@@ -245,7 +238,7 @@ static int set_names(struct qfc_environment *environment, struct qfc_error *erro
     if (r == 0)
         r = qfc_environment_set(environment, "QFIELDCLOUD_EXTRA_ENVVARS", names.data, error);
     else if (r == -EMSGSIZE)
-        r = qfc_fail(error, QFC_ERROR_INVALID, 0, "the names of the secrets are more than %u bytes", NAMES_MAX_BYTES);
+        r = qfc_fail(error, QFC_ERROR_INVALID, 0, "the names of the secrets are more than %zu bytes", NAMES_MAX_BYTES);
     else
         r = qfc_fail_memory(error);
     qfc_buffer_free(&names);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define REPLACEMENT        "\xEF\xBF\xBD" /* U+FFFD */
@@ -212,8 +213,39 @@ static int skip_digits(struct scanner *scanner)
     return scanner->at > first ? 0 : fail_here(scanner, "expected a digit");
 }
 
+/* Python reads no whole number of more than 4,300 digits (sys.int_info), so a row that holds one cannot be loaded. */
+#define NUMBER_MAX_BYTES 4000
+
+/* What jsonb refuses, or would write out as thousands of digits: of a number with an exponent, what is no double. */
+static bool is_beyond(const unsigned char *start, const unsigned char *end, bool has_exponent)
+{
+    char text[NUMBER_MAX_BYTES + 1];
+    size_t size = (size_t)(end - start);
+    if (size > NUMBER_MAX_BYTES)
+        return true;
+    if (!has_exponent)
+        return false;
+    memcpy(text, start, size);
+    text[size] = '\0';
+    errno = 0;
+    strtod(text, NULL);
+    return errno == ERANGE;
+}
+
+/* Puts null in place of the number that was just read, where it is beyond what anybody can use. */
+static int check_number(struct scanner *scanner, const unsigned char *start, bool has_exponent)
+{
+    size_t size = (size_t)(scanner->at - start);
+    if (!is_beyond(start, scanner->at, has_exponent))
+        return 0;
+    scanner->at = start;
+    scanner->scan->replaced_numbers++;
+    return replace(scanner, size, "null");
+}
+
 static int scan_number(struct scanner *scanner)
 {
+    const unsigned char *start = scanner->at;
     if (starts_with(scanner, "-Infinity")) {
         scanner->scan->replaced_numbers++;
         return replace(scanner, strlen("-Infinity"), "null");
@@ -226,9 +258,9 @@ static int scan_number(struct scanner *scanner)
     if (take(scanner, 'e') || take(scanner, 'E')) {
         if (!take(scanner, '+'))
             take(scanner, '-');
-        return skip_digits(scanner);
+        return skip_digits(scanner) < 0 ? -1 : check_number(scanner, start, true);
     }
-    return 0;
+    return check_number(scanner, start, false);
 }
 
 static int scan_word(struct scanner *scanner)
@@ -253,7 +285,7 @@ static int scan_word(struct scanner *scanner)
 static int enter(struct scanner *scanner, unsigned char closing, bool *ret_empty)
 {
     if (scanner->level == JSON_MAX_LEVELS)
-        return fail_here(scanner, "nested deeper than 1,000 levels");
+        return fail_here(scanner, "nested deeper than 500 levels");
     scanner->level++;
     scanner->at++;
     skip_space(scanner);

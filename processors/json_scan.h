@@ -14,8 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* jsonb's own parser recurses, and so does Python's (about 1,000 levels). */
-#define JSON_MAX_LEVELS 1000
+/* jsonb's own parser recurses, and so does Python's: it has about 1,000 levels for all that it does. */
+#define JSON_MAX_LEVELS 500
 
 /* A member of the topmost object that the caller wants to know the place of. */
 struct json_member {

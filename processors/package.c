@@ -113,7 +113,8 @@ static int succeed(const struct qfc_job_rows *rows, const struct qfc_job_end *en
     if (QFC_ADD(writes, error,
                 "UPDATE {project} SET data_last_packaged_at = (SELECT docker_started_at FROM core_job WHERE id = $1)"
                 " WHERE id = $2",
-                rows->job->id, rows->job->project_id) < 0)
+                rows->job->id, rows->job->project_id) < 0 ||
+        add_content_types(writes, error) < 0)
         return -1;
     return QFC_ADD(writes, error, delete_obsolete, rows->job->id, rows->job->project_id);
 }

@@ -13,15 +13,12 @@
 /* An audit text is kept twice in a statement, and jsonb takes no longer string than 256 MB. */
 #define AUDIT_MAX_BYTES (128u * 1024 * 1024)
 
-#define IS_LEGACY                                                                                                      \
-    "{thumbnail_by_worker} AND p.file_storage = nullif(current_setting('qfc_worker.legacy_storage', true), '')"
-
 /* QFieldCloud's time zone, where PostgreSQL knows it: an unknown one would be an error. */
 #define TIME_ZONE                                                                                                      \
-    "CASE WHEN coalesce(current_setting('qfc_worker.time_zone', true), '') IN ('', 'UTC') THEN 'UTC' ELSE coalesce(("  \
-    "SELECT z.name FROM pg_timezone_names z WHERE lower(z.name) = lower(current_setting('qfc_worker.time_zone', "      \
-    "true))"                                                                                                           \
-    " LIMIT 1), 'UTC') END"
+    "coalesce((SELECT z.name FROM pg_timezone_names z"                                                                 \
+    " WHERE lower(z.name) = lower(current_setting('qfc_worker.time_zone')) LIMIT 1), 'UTC')"
+
+/* clang-format off */
 
 /*
  * The project as it is. A thumbnail's key is never used twice, except in a legacy storage, which keeps versions:
@@ -30,33 +27,26 @@
 static const char review_sql[] =
     "SELECT p.project_details::text AS old_details, md5(p.project_details::text) AS old_md5,"
     " {has_qgis_version} AND {qgis_version} IS NULL AS wants_qgis_version, {has_qgis_project} AS has_qgis_project,"
-    " {has_area_of_interest} AS has_area_of_interest, coalesce(" IS_LEGACY ", false) AS in_legacy_storage,"
+    " {has_area_of_interest} AS has_area_of_interest, " IN_LEGACY_STORAGE " AS in_legacy_storage,"
     " p.file_storage AS thumbnail_storage,"
     " CASE WHEN {thumbnail_by_worker} THEN 'projects/' || p.id || '/meta/thumbnail' ||"
-    " CASE WHEN " IS_LEGACY " THEN '' ELSE to_char(now() AT TIME ZONE " TIME_ZONE ", '\"_v\"YYYYMMDDHH24MISS\"_\"')"
+    " CASE WHEN " IN_LEGACY_STORAGE " THEN ''"
+    " ELSE to_char(now() AT TIME ZONE " TIME_ZONE ", '\"_v\"YYYYMMDDHH24MISS\"_\"')"
     " || left(gen_random_uuid()::text, 8) END || '.png' END AS thumbnail_object"
     " FROM core_job j JOIN {project} p ON p.id = j.project_id WHERE j.id = $1";
 
 static const char *const reviews[] = {review_sql, NULL};
 
 /* $1 job, $2 MD5 of the details that were reviewed. Locks the project, so that what follows finds it like this. */
-static const char check_sql[] = "SELECT CASE WHEN " DETAILS " IS NULL THEN " QFC_REFUSED(
-    "'the feedback lacks outputs.project_details.project_details'") " WHEN {has_qgis_version} AND "
-                                                                    "{qgis_version} IS NULL AND "
-                                                                    "char_length(" DETAILS " ->> 'qgis_version') > 100 "
-                                                                    "THEN " QFC_REFUSED(
-                                                                        "'qgis_version in the project''s "
-                                                                        "details is longer than 100 "
-                                                                        "characters'") " WHEN "
-                                                                                       "md5(p.project_details::"
-                                                                                       "text) IS DISTINCT FROM "
-                                                                                       "$2 THEN " QFC_CHANGED
-                                                                                       " ELSE 1 END"
-                                                                                       " FROM core_job j JOIN "
-                                                                                       "{project} p ON p.id = "
-                                                                                       "j.project_id WHERE "
-                                                                                       "j.id = $1 FOR NO KEY "
-                                                                                       "UPDATE OF p";
+static const char check_sql[] =
+    "SELECT CASE WHEN " DETAILS " IS NULL THEN "
+    QFC_REFUSED("'the feedback lacks outputs.project_details.project_details'") " WHEN {has_qgis_version}"
+    " AND {qgis_version} IS NULL AND jsonb_typeof(" DETAILS ") <> 'object' THEN "
+    QFC_REFUSED("'the project''s details are not an object'") " WHEN {has_qgis_version}"
+    " AND {qgis_version} IS NULL AND char_length(" DETAILS " ->> 'qgis_version') > 100 THEN "
+    QFC_REFUSED("'qgis_version in the project''s details is longer than 100 characters'")
+    " WHEN md5(p.project_details::text) IS DISTINCT FROM $2 THEN " QFC_CHANGED " ELSE 1 END FROM core_job j"
+    " JOIN {project} p ON p.id = j.project_id WHERE j.id = $1 FOR NO KEY UPDATE OF p";
 
 /* A row of the audit log about a change of the project `p` of the owner `u`; null `changes` write none. */
 #define AUDIT_ROW(changes, from)                                                                                       \
@@ -68,6 +58,7 @@ static const char check_sql[] = "SELECT CASE WHEN " DETAILS " IS NULL THEN " QFC
 
 /* Details that were too much to print stand there as the database prints them, cut. */
 #define OLD_TEXT "coalesce($2, left(p.project_details::text, 1000000))"
+#define NEW_TEXT "coalesce($3, left((" DETAILS ")::text, 1000000))"
 
 #define HAVE_CHANGED "p.project_details::text IS DISTINCT FROM nullif(" DETAILS ", 'null')::text"
 
@@ -77,18 +68,18 @@ static const char check_sql[] = "SELECT CASE WHEN " DETAILS " IS NULL THEN " QFC
  * called as the worker's own code calls it (QFieldCloud v25.30, worker_wrapper/wrapper.py).
  */
 static const char audit_sql[] = AUDIT_ROW(
-    "CASE WHEN " HAVE_CHANGED " AND " OLD_TEXT " IS DISTINCT FROM $3"
-    " THEN jsonb_build_object('project_details', jsonb_build_array(" OLD_TEXT ", $3::text)) ELSE '{}' END"
-    " || CASE WHEN {has_qgis_version} AND {qgis_version} IS NULL AND NOT " FALSY(
-        DETAILS " -> 'qgis_version'") " THEN jsonb_build_object('qgis_version', jsonb_build_array('None', " DETAILS
-                                      " ->> 'qgis_version')) ELSE '{}' END"
-                                      " || CASE WHEN $4::text IS NULL THEN '{}' WHEN NOT $5::boolean"
-                                      " THEN jsonb_build_object('thumbnail', jsonb_build_array(coalesce(p.thumbnail, "
-                                      "''), 'dummy_thumbnail_name.png'))"
-                                      " WHEN to_jsonb(p) ->> 'legacy_thumbnail_uri' = ''"
-                                      " THEN jsonb_build_object('legacy_thumbnail_uri', jsonb_build_array('', $4)) "
-                                      "ELSE '{}' END",
+    "CASE WHEN " HAVE_CHANGED " AND " OLD_TEXT " IS DISTINCT FROM " NEW_TEXT " THEN"
+    " jsonb_build_object('project_details', jsonb_build_array(" OLD_TEXT ", " NEW_TEXT ")) ELSE '{}' END"
+    " || CASE WHEN {has_qgis_version}"
+    " AND {qgis_version} IS NULL AND NOT " FALSY(DETAILS " -> 'qgis_version'")
+    " THEN jsonb_build_object('qgis_version', jsonb_build_array('None', " DETAILS " ->> 'qgis_version'))"
+    " ELSE '{}' END || CASE WHEN $4::text IS NULL THEN '{}' WHEN NOT $5::boolean"
+    " THEN jsonb_build_object('thumbnail', jsonb_build_array(coalesce(p.thumbnail, ''),"
+    " 'dummy_thumbnail_name.png')) WHEN to_jsonb(p) ->> 'legacy_thumbnail_uri' = ''"
+    " THEN jsonb_build_object('legacy_thumbnail_uri', jsonb_build_array('', $4)) ELSE '{}' END",
     "(SELECT * FROM core_job WHERE id = $1) j JOIN {project} p ON p.id = j.project_id");
+
+/* clang-format on */
 
 /* $1 job. */
 static const char details_sql[] = "UPDATE {project} p SET project_details = nullif(" DETAILS ", 'null') FROM core_job j"
@@ -142,23 +133,23 @@ static const PGresult *reviewed(const struct qfc_job_end *end)
     return review && PQntuples(review) == 1 ? review : NULL;
 }
 
-static bool is_true(const PGresult *review, const char *column)
+/* As Python prints it; nothing of what is too much, or nested too deep: see OLD_TEXT and NEW_TEXT. */
+static int print(const char *json, size_t size, struct qfc_buffer *out, struct qfc_error *error)
 {
-    const char *text = qfc_pg_text(review, 0, column);
-    return text && strcmp(text, "t") == 0;
+    struct qfc_error failure = QFC_NO_ERROR;
+    if (python_json_print(json, size, out, &failure) == 0)
+        return 0;
+    qfc_buffer_free(out);
+    return failure.kind == QFC_ERROR_INVALID ? 0 : qfc_fail_memory(error);
 }
 
 /* The details that the project has, as the audit log shows them; nothing where they cannot be printed. */
 static int print_old(const PGresult *review, struct qfc_buffer *out, struct qfc_error *error)
 {
-    struct qfc_error failure = QFC_NO_ERROR;
     const char *details = qfc_pg_text(review, 0, "old_details");
     if (!details)
         details = "null";
-    if (python_json_print(details, strlen(details), out, &failure) == 0)
-        return 0;
-    qfc_buffer_free(out);
-    return failure.kind == QFC_ERROR_INVALID ? 0 : qfc_fail_memory(error);
+    return print(details, strlen(details), out, error);
 }
 
 /* Those that the container brings; nothing where it brings none, which the database then says. */
@@ -169,9 +160,7 @@ static int print_new(const struct qfc_feedback *feedback, struct qfc_buffer *out
     size_t size;
     if (!feedback || !python_json_find(feedback->json, feedback->size, path, &details, &size))
         return 0;
-    if (python_json_print(details, size, out, error) < 0)
-        return qfc_context(error, "the project's details");
-    return 0;
+    return print(details, size, out, error);
 }
 
 /* The text, or null for an empty buffer. */
@@ -185,7 +174,7 @@ static int add_audit(const struct qfc_job_rows *rows, const struct qfc_job_end *
 {
     struct qfc_buffer old = qfc_buffer(AUDIT_MAX_BYTES), new = qfc_buffer(AUDIT_MAX_BYTES);
     const PGresult *review = reviewed(end);
-    const char *legacy = is_true(review, "in_legacy_storage") ? "t" : "f";
+    const char *legacy = qfc_pg_true(review, "in_legacy_storage") ? "t" : "f";
     int r = print_old(review, &old, error);
     if (r == 0)
         r = print_new(end->feedback, &new, error);
@@ -204,10 +193,10 @@ static int add_project(const struct qfc_job_rows *rows, const struct qfc_job_end
     const struct qfc_job *job = rows->job;
     const PGresult *review = reviewed(end);
     int r = QFC_ADD(writes, error, details_sql, job->id);
-    if (r == 0 && is_true(review, "wants_qgis_version"))
+    if (r == 0 && qfc_pg_true(review, "wants_qgis_version"))
         r = QFC_ADD(writes, error, qgis_version_sql, job->id);
     if (r == 0 && end->thumbnail)
-        r = QFC_ADD(writes, error, is_true(review, "in_legacy_storage") ? legacy_thumbnail_sql : thumbnail_sql,
+        r = QFC_ADD(writes, error, qfc_pg_true(review, "in_legacy_storage") ? legacy_thumbnail_sql : thumbnail_sql,
                     job->project_id, end->thumbnail);
     return r;
 }
@@ -220,11 +209,13 @@ static int succeed(const struct qfc_job_rows *rows, const struct qfc_job_end *en
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "the project could not be read again");
     int r = QFC_ADD(writes, error, check_sql, rows->job->id, qfc_pg_text(review, 0, "old_md5"));
     if (r == 0)
+        r = add_content_types(writes, error);
+    if (r == 0)
         r = add_audit(rows, end, writes, error);
     if (r == 0)
         r = add_project(rows, end, writes, error);
-    if (r == 0 && is_true(review, "has_qgis_project"))
-        r = add_qgis_project(rows->job, is_true(review, "has_area_of_interest"), writes, error);
+    if (r == 0 && qfc_pg_true(review, "has_qgis_project"))
+        r = add_qgis_project(rows->job, qfc_pg_true(review, "has_area_of_interest"), writes, error);
     return r;
 }
 
@@ -238,6 +229,8 @@ static int add_failure_audit(const struct qfc_job *job, const PGresult *review, 
         r = print_old(review, &old, error);
     if (r == 0 && review)
         r = QFC_ADD(writes, error, unchanged_sql, job->project_id, qfc_pg_text(review, 0, "old_md5"));
+    if (r == 0)
+        r = add_content_types(writes, error);
     if (r == 0)
         r = QFC_ADD(writes, error, failure_audit_sql, job->project_id, text_or_null(&old));
     qfc_buffer_free(&old);

@@ -60,6 +60,12 @@ int qfc_token_insert(struct qfc_statements *writes, const struct qfc_job *job, c
     return qfc_statements_add(writes, sql, 3, values, error);
 }
 
+int qfc_token_revoke(struct qfc_statements *writes, const char *key, struct qfc_error *error)
+{
+    const struct qfc_value value = {key, QFC_VALUE_SECRET};
+    return qfc_statements_add(writes, "DELETE FROM authentication_authtoken WHERE key = $1", 1, &value, error);
+}
+
 int qfc_token_delete(struct qfc_statements *writes, const struct qfc_job *job, struct qfc_error *error)
 {
     char prefix[QFC_TOKEN_SIZE];

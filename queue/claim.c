@@ -26,7 +26,8 @@
 /*
  * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. The pending set is materialised
  * first: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by the index on created_at. A
- * project's oldest job decides: while that one waits to be due the younger wait, too. What somebody else has locked, project or job, is passed over, and the next in turn is taken.
+ * project's oldest job decides: while that one waits to be due the younger wait, too. What somebody else has locked,
+ * project or job, is passed over, and the next in turn is taken.
  */
 static const char lock_projects_sql[] =
     "WITH pending AS MATERIALIZED ("

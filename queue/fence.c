@@ -7,6 +7,7 @@
  */
 #include "queue_private.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,16 +47,33 @@ static void translate_refusal(const char *told, struct qfc_error *error)
     qfc_fail(error, QFC_ERROR_REFUSED, 0, "%s", text);
 }
 
+/*
+ * The mark that the failed cast was of, or null: it stands at the beginning of the text that was to be an integer.
+ * What follows may hold anything, other marks too, since it can quote what a container wrote. (Nothing that comes from
+ * a container is cast to an integer.)
+ */
+static const char *find_mark(const char *message, const char *mark)
+{
+    static const char *const marks[] = {FENCE_MARK, REFUSED_MARK, CHANGED_MARK};
+    const char *place = strstr(message, "integer"), *first = NULL;
+    for (size_t i = 0; place && i < sizeof marks / sizeof *marks; i++) {
+        const char *found = strstr(place, marks[i]);
+        if (found && (!first || found < first))
+            first = found;
+    }
+    return first && strncmp(first, mark, strlen(mark)) == 0 ? first + strlen(mark) : NULL;
+}
+
 void fence_translate(struct qfc_error *error)
 {
     const char *told;
     if (error->kind != QFC_ERROR_REFUSED || strcmp(error->sqlstate, "22P02") != 0)
         return;
-    if ((told = strstr(error->message, FENCE_MARK)))
-        translate_fence(told + strlen(FENCE_MARK), error);
-    else if ((told = strstr(error->message, REFUSED_MARK)))
-        translate_refusal(told + strlen(REFUSED_MARK), error);
-    else if (strstr(error->message, CHANGED_MARK))
+    if ((told = find_mark(error->message, FENCE_MARK)))
+        translate_fence(told, error);
+    else if ((told = find_mark(error->message, REFUSED_MARK)))
+        translate_refusal(told, error);
+    else if (find_mark(error->message, CHANGED_MARK))
         qfc_fail(error, QFC_ERROR_CHANGED, 0, "what the outcome was made from has changed since");
 }
 

@@ -95,7 +95,10 @@ struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options 
         return NULL;
     }
     queue->options = *options;
-    if (make_marker(queue, error) == 0 && open_connection(loop, queue, error) == 0)
+    bool open = make_marker(queue, error) == 0 && open_connection(loop, queue, error) == 0;
+    queue->options.conninfo = queue->options.host = NULL; /* they were copied */
+    queue->options.time_zone = queue->options.legacy_storage = NULL;
+    if (open)
         return queue;
     qfc_queue_free(queue);
     return NULL;

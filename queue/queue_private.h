@@ -5,7 +5,7 @@
 
 #define MARKER_SIZE  65 /* core_job.container_id is varchar(64) */
 #define RELEASE_SIZE 64
-#define QUEUE_NAMES  13 /* that SQL may use, see release.c */
+#define QUEUE_NAMES  12 /* that SQL may use, see release.c */
 
 struct qfc_queue {
     struct qfc_pg *pg;
@@ -72,8 +72,8 @@ void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error
 void fence_translate(struct qfc_error *error);
 
 /*
- * Sends `statements`, with names expanded, as one transaction, unless one could not be `added` to the list (-1). `answered` gets a copy of `call` as its userdata, and
- * ends it with end_call(). The list is freed.
+ * Sends `statements`, with names expanded, as one transaction, unless one could not be `added` to the list (-1).
+ * `answered` gets a copy of `call` as its userdata, and ends it with end_call(). The list is freed.
  */
 int send_call(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *answered,
               const struct call *call, struct qfc_error *error);

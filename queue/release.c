@@ -34,7 +34,6 @@ static const struct feature {
     {"qgis_file_name", "qgis_file_id", "(SELECT f.name FROM filestorage_file f WHERE f.id = p.the_qgis_file_id)",
      "p.the_qgis_file_name"},
     {"qgis_version", "qgis_version", "p.qgis_version", "NULL::text"},
-    {"images_by_qgis", "qgis_version", "true", "false"},
     {"has_qgis_version", "qgis_version", "true", "false"},
     {"has_qgis_project", "qgisproject", "true", "false"},
     {"has_area_of_interest", "area_of_interest", "true", "false"},
@@ -54,46 +53,33 @@ static const struct feature {
     "EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('" table "') AND attname = '" column                \
     "' AND NOT attisdropped)"
 
+/* clang-format off */
+static const char probe_sql[] =
+    "SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::boolean AS read_only,"
+    " current_setting('server_version_num')::integer < 130000 AS too_old,"
+    " current_setting('server_version') AS server_version, current_database() AS database,"
+    " to_regclass('core_job') IS NOT NULL AS core_job,"
+    " to_regclass('core_project') IS NOT NULL AS core_project,"
+    " to_regclass('project_project') IS NOT NULL AS project_project,"
+    " coalesce(to_regclass('core_projectseed'), to_regclass('project_projectseed')) IS NOT NULL AS projectseed,"
+    " to_regclass('project_qgisproject') IS NOT NULL AS qgisproject,"
+    " " HAS_COLUMN("core_project", "qgis_version")
+    " OR " HAS_COLUMN("project_project", "qgis_version") " AS qgis_version,"
+    " " HAS_COLUMN("core_project", "the_qgis_file_id")
+    " OR " HAS_COLUMN("project_project", "the_qgis_file_id") " AS qgis_file_id,"
+    " " HAS_COLUMN("project_qgisproject", "area_of_interest") " AS area_of_interest,"
+    " " HAS_COLUMN("core_project", "legacy_thumbnail_uri") " AS legacy_storage";
+/* clang-format on */
+
 int release_probe(struct qfc_statements *statements, struct qfc_error *error)
 {
-    return qfc_statements_add(
-        statements,
-        "SELECT pg_is_in_recovery() AS standby,"
-        " current_setting('transaction_read_only')::boolean AS read_only,"
-        " current_setting('server_version_num')::integer < 130000 AS too_old,"
-        " current_setting('server_version') AS server_version, current_database() AS database,"
-        " to_regclass('core_job') IS NOT NULL AS core_job,"
-        " to_regclass('core_project') IS NOT NULL AS core_project,"
-        " to_regclass('project_project') IS NOT NULL AS project_project,"
-        " coalesce(to_regclass('core_projectseed'), to_regclass('project_projectseed')) IS NOT NULL AS projectseed,"
-        " to_regclass('project_qgisproject') IS NOT NULL AS qgisproject,"
-        " " HAS_COLUMN("core_project", "qgis_version") " OR " HAS_COLUMN(
-            "project_project",
-            "qgis_version") " AS qgis_version,"
-                            " " HAS_COLUMN("core_project", "the_qgis_file_id") " OR " HAS_COLUMN(
-                                "project_project",
-                                "the_qgis_file_id") " AS qgis_file_id,"
-                                                    " " HAS_COLUMN(
-                                                        "project_qgisproject",
-                                                        "area_of_interest") " AS area_of_interest,"
-                                                                            " " HAS_COLUMN(
-                                                                                "core_project",
-                                                                                "legacy_thumbnail_uri") " AS "
-                                                                                                        "legacy_"
-                                                                                                        "storage",
-        0, NULL, error);
-}
-
-static bool is_true(const PGresult *probe, const char *column)
-{
-    const char *text = qfc_pg_text(probe, 0, column);
-    return text && strcmp(text, "t") == 0;
+    return qfc_statements_add(statements, probe_sql, 0, NULL, error);
 }
 
 static bool matches(const struct release *release, const PGresult *probe)
 {
     for (size_t i = 0; i < sizeof release->marks / sizeof *release->marks && release->marks[i]; i++)
-        if (!is_true(probe, release->marks[i]))
+        if (!qfc_pg_true(probe, release->marks[i]))
             return false;
     return true;
 }
@@ -102,16 +88,16 @@ static bool matches(const struct release *release, const PGresult *probe)
 static int refuse(const PGresult *probe, struct qfc_error *error)
 {
     const char *database = qfc_pg_text(probe, 0, "database");
-    if (is_true(probe, "standby"))
+    if (qfc_pg_true(probe, "standby"))
         return qfc_fail(error, QFC_ERROR_REFUSED, 0,
                         "the server is a standby, which takes no writes: connect to the primary");
-    if (is_true(probe, "read_only"))
+    if (qfc_pg_true(probe, "read_only"))
         return qfc_fail(error, QFC_ERROR_REFUSED, 0,
                         "the database takes no writes (default_transaction_read_only is on)");
-    if (is_true(probe, "too_old"))
+    if (qfc_pg_true(probe, "too_old"))
         return qfc_fail(error, QFC_ERROR_REFUSED, 0, "PostgreSQL %s is too old: 13 or later is needed",
                         qfc_pg_text(probe, 0, "server_version"));
-    if (!is_true(probe, "core_job"))
+    if (!qfc_pg_true(probe, "core_job"))
         return qfc_fail(error, QFC_ERROR_REFUSED, 0,
                         "database \"%s\" has no table core_job: it is not QFieldCloud's, or not migrated yet",
                         database ? database : "?");
@@ -123,7 +109,7 @@ static void fill_names(struct qfc_queue *queue, const PGresult *probe)
     for (size_t i = 0; i < QUEUE_NAMES; i++) {
         const struct feature *feature = &features[i];
         queue->names[i].name = feature->name;
-        queue->names[i].text = is_true(probe, feature->mark) ? feature->with : feature->without;
+        queue->names[i].text = qfc_pg_true(probe, feature->mark) ? feature->with : feature->without;
     }
 }
 

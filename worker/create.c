@@ -34,8 +34,7 @@ int choose_image(struct job *job, struct qfc_error *error)
     const struct qfc_settings *settings = job->worker->settings;
     const PGresult *project = job_rows(job).project;
     const char *version = qfc_pg_text(project, 0, "qgis_version");
-    const char *by_qgis = qfc_pg_text(project, 0, "images_by_qgis");
-    if (!by_qgis || strcmp(by_qgis, "t") != 0)
+    if (!qfc_pg_true(project, "images_by_qgis"))
         job->image = settings->qgis_image;
     else if (qgis_major(version) == 3)
         job->image = settings->qgis3_image;
@@ -157,6 +156,14 @@ static int make_environment(const struct job *job, struct qfc_environment *envir
     return 0;
 }
 
+/* Values that are used as they are stand there in plain. libpq's memory is ours to write to. */
+static void wipe_values(PGresult *secrets)
+{
+    int column = PQfnumber(secrets, "value");
+    for (int row = 0; row < PQntuples(secrets); row++)
+        explicit_bzero(PQgetvalue(secrets, row, column), (size_t)PQgetlength(secrets, row, column));
+}
+
 int describe_container(struct job *job, struct qfc_error *error)
 {
     /* Of job, attempt and process: a name that is taken can only mean this very attempt. */
@@ -173,5 +180,7 @@ int describe_container(struct job *job, struct qfc_error *error)
     qfc_environment_free(&environment);
     if (r < 0)
         qfc_buffer_wipe(&job->body);
+    else
+        wipe_values(job->rows[ROWS_SECRETS]);
     return r;
 }

@@ -27,8 +27,14 @@ struct row {
 #define START_TRIES 5
 /* How often the database may refuse an outcome: each time a little less is written, see make_ending. */
 #define FINISH_REFUSALS 4
-/* How often a table or column may be missing, although the schema was looked at anew each time. */
-#define SCHEMA_TRIES 3
+/* How long a table or column may be missing: the web application's migrations take their time. */
+#define MIGRATION_MS 120000
+/* How often a step may take the database longer than a statement is given. */
+#define STATEMENT_TRIES 2
+/* Jobs that only tidy up in storage take no slot, up to so many. */
+#define TIDYING_MAX 64
+/* How often an outcome is made anew from what has changed meanwhile. */
+#define REVIEWS 10
 
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 15000
@@ -81,15 +87,15 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_REVIEW] = {"review", "read again what the outcome depends on", start_review, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_STORE,           [EVENT_FAULT] = STEP_STORE,     [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_LET_GO,
         [EVENT_STOP] = STEP_IGNORE}},
-    [STEP_STORE] = {"store", "store the project's picture", start_store, STORE, false, 5, {
+    [STEP_STORE] = {"store", "store the project's picture", start_store, STORE, false, 2, {
         [EVENT_DONE] = STEP_FINISH,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_LOST] = STEP_REVOKE,
-        [EVENT_TAKEN] = STEP_END,            [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_TAKEN] = STEP_LET_GO,         [EVENT_STOP] = STEP_IGNORE}},
     [STEP_FINISH] = {"finish", "write the outcome, all of it in one transaction", start_finish, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_LET_GO,
         [EVENT_CHANGED] = STEP_REVIEW,       [EVENT_SPENT] = STEP_REVOKE,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_REVOKE] = {"revoke", "delete the token of a job that is ours no more", start_revoke, DATABASE, false, 5, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_REMOVE,    [EVENT_UNKNOWN] = STEP_SAME,
@@ -163,22 +169,14 @@ static enum event event_of(const struct job *job, const struct qfc_error *error)
     return row->before_start ? EVENT_NEVER_RAN : EVENT_MAY_HAVE_RUN;
 }
 
-static void free_results(PGresult **results, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        PQclear(results[i]);
-    free(results);
-}
-
 static void free_job(uv_handle_t *timer)
 {
     struct job *job = timer->data;
-    free_results(job->rows, job->row_count);
-    free_results(job->reviews, job->review_count);
+    forget_results(&job->rows, &job->row_count);
+    forget_results(&job->reviews, &job->review_count);
     forget_objects(job);
     free(job->found);
     qfc_buffer_free(&job->thumbnail);
-    qfc_buffer_free(&job->plan.owned);
     qfc_buffer_wipe(&job->body);
     qfc_buffer_free(&job->tar);
     qfc_excerpt_free(&job->log);
@@ -236,6 +234,8 @@ static enum step resolve(const struct job *job, enum event event, enum step step
         step = job->processor && job->processor->safe_to_rerun ? STEP_RETURN : STEP_REVIEW;
     if (step == STEP_RETURN)
         step = return_or_finish(job);
+    if (step == STEP_LET_GO)
+        step = job->prepared_at_ms ? STEP_END : STEP_REMOVE;
     return step == STEP_SAME ? job->step : step;
 }
 
@@ -261,10 +261,37 @@ static void count_tries(struct job *job, enum event event, const struct qfc_erro
     }
 }
 
-/* PostgreSQL's class 42: what the statement names is not there (or was never right). */
-static bool names_what_is_not_there(const struct qfc_error *error)
+/* PostgreSQL's query_canceled: longer than statement_timeout. */
+#define TIMED_OUT "57014"
+
+/* Is it in vain to ask the database the same again? */
+static bool in_vain(struct job *job, enum event event, const struct qfc_error *error)
 {
-    return error && strncmp(error->sqlstate, "42", 2) == 0;
+    uint64_t now = uv_now(&job->worker->loop);
+    if (event == EVENT_CHANGED)
+        return ++job->changes > REVIEWS;
+    if (event != EVENT_AGAIN || !error || table[job->step].peer != DATABASE)
+        return false;
+    if (strcmp(error->sqlstate, TIMED_OUT) == 0)
+        return job->answers >= STATEMENT_TRIES;
+    if (strncmp(error->sqlstate, "42", 2) != 0) /* what the statement names is not there */
+        return false;
+    if (job->missing_since_ms == 0)
+        job->missing_since_ms = now;
+    return now - job->missing_since_ms > MIGRATION_MS;
+}
+
+/* A job whose outcome is written has nothing left that the worker must stay for, but its container. */
+static bool is_tidying(enum step step)
+{
+    return step == STEP_LIST || step == STEP_LEFTOVERS || step == STEP_ERASE;
+}
+
+static bool may_stop(const struct job *job, enum event event)
+{
+    enum step stop = table[job->step].next[EVENT_STOP];
+    bool goes_on = event == EVENT_DONE || event == EVENT_UNKNOWN || event == EVENT_AGAIN;
+    return goes_on && stop != STEP_IGNORE && (stop != STEP_END || is_tidying(job->step));
 }
 
 /* The next event of a job whose step has been tried too often, or that is to stop. */
@@ -272,7 +299,9 @@ static enum event consider(struct job *job, enum event event, const struct qfc_e
 {
     const struct row *row = &table[job->step];
     count_tries(job, event, error);
-    if (event == EVENT_AGAIN && names_what_is_not_there(error) && job->answers >= SCHEMA_TRIES) {
+    if (event == EVENT_DONE)
+        job->missing_since_ms = 0;
+    if (in_vain(job, event, error)) {
         job->tries = job->answers = 0;
         event = EVENT_FAULT;
     }
@@ -282,10 +311,7 @@ static enum event consider(struct job *job, enum event event, const struct qfc_e
         return EVENT_SPENT;
     if (job->step == STEP_FINISH && event == EVENT_FAULT && ++job->refusals > FINISH_REFUSALS)
         return EVENT_SPENT;
-    bool goes_on = event == EVENT_DONE || event == EVENT_UNKNOWN || event == EVENT_AGAIN;
-    if (job->stopping && goes_on && row->next[EVENT_STOP] != STEP_IGNORE && row->next[EVENT_STOP] != STEP_END)
-        return EVENT_STOP;
-    return event;
+    return job->stopping && may_stop(job, event) ? EVENT_STOP : event;
 }
 
 static uint64_t retry_delay_ms(unsigned tries)
@@ -326,8 +352,23 @@ static void enter(struct job *job, enum step step)
         job->waiting = true;
         uv_timer_start(&job->timer, on_retry, retry_delay_ms(job->tries), 0);
     } else {
+        struct qfc_worker *worker = job->worker;
         begin_step(job);
+        if (step == STEP_LIST)
+            schedule(worker); /* its slot is free */
     }
+}
+
+unsigned busy_jobs(const struct qfc_worker *worker)
+{
+    unsigned busy = 0, tidying = 0;
+    for (const struct job *job = worker->jobs; job; job = job->next) {
+        if (is_tidying(job->step))
+            tidying++;
+        else
+            busy++;
+    }
+    return busy + (tidying > TIDYING_MAX ? tidying - TIDYING_MAX : 0);
 }
 
 /* Says what an operator should know of; the rest is for the debug log. */
@@ -342,6 +383,8 @@ static void say_move(const struct job *job, enum event event, enum step to, cons
 
 void job_left_behind(const struct job *job)
 {
+    if (is_tidying(job->step))
+        return;
     qfc_log(QFC_LOG_ERROR, &job->about, "left behind at step \"%s\"%s%s", table[job->step].name,
             job->create_sent ? ", with container " : "", job->create_sent ? job->name : "");
     job->worker->exit_code = QFC_EXIT_FAULT;
@@ -365,7 +408,7 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
     say_move(job, event, to, error);
     if (event == EVENT_SPENT || (to != job->step && !(in_doubt(job->step) && in_doubt(to))))
         job->tries = job->answers = 0;
-    if (event == EVENT_STOP && to == STEP_END && (!job->written || job->create_sent))
+    if (event == EVENT_STOP && to == STEP_END)
         job_left_behind(job);
     enter(job, to);
 }
@@ -418,6 +461,8 @@ static const char *cell(enum step step)
         return "discard, or review (failed) when the attempts are spent";
     case STEP_BY_TYPE:
         return "as \"never ran\" where the job type is safe to run again, else review (failed)";
+    case STEP_LET_GO:
+        return "end; remove, where the container was never started";
     case STEP_IGNORE:
         return "no matter";
     default:

@@ -98,12 +98,12 @@ static int claim(struct qfc_worker *worker, unsigned slots, struct qfc_error *er
 void schedule(struct qfc_worker *worker)
 {
     unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
-    if (worker->claiming || worker->stopping || worker->closing || worker->job_count >= slots ||
+    if (worker->claiming || worker->stopping || worker->closing || busy_jobs(worker) >= slots ||
         !worker->engine_ready || !qfc_queue_ready(worker->queue))
         return;
     struct qfc_error error = QFC_NO_ERROR;
     uv_timer_stop(&worker->poll);
-    if (claim(worker, slots - worker->job_count, &error) == 0) {
+    if (claim(worker, slots - busy_jobs(worker), &error) == 0) {
         worker->claiming = true;
         return;
     }

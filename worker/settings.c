@@ -10,15 +10,13 @@
 #include <string.h>
 #include <strings.h>
 
-enum type { TEXT, SECRET, NUMBER, SWITCH, FLAG, CHOICE };
+enum type { TEXT, SECRET, NUMBER, SWITCH, CHOICE };
 
 /* A word that a CHOICE may be; the table ends with a null word. */
 struct choice {
     const char *word;
     long value;
 };
-
-static const struct choice flags[] = {{"1", 1}, {"0", 0}, {"true", 1}, {"false", 0}, {NULL, 0}};
 
 static const struct choice log_formats[] = {{"text", QFC_LOG_TEXT}, {"json", QFC_LOG_JSON}, {NULL, 0}};
 
@@ -142,12 +140,7 @@ static const struct setting table[] = {
      AT(retry_base_delay_s),
      0,
      3600},
-    {{"DEBUG", "0", "Turns on the two aids for developing the QGIS image below: 1 or 0."},
-     FLAG,
-     AT(debug),
-     0,
-     0,
-     flags},
+    {{"DEBUG", "0", "1 turns on the two aids for developing the QGIS image below."}, NUMBER, AT(debug), 0, 1000000},
     {{"DEBUG_QGIS_DEBUGPY_PORT", "",
       "With DEBUG: jobs run under Python's debugpy on this port, which is published, and wait for a debugger."},
      NUMBER,
@@ -231,7 +224,6 @@ static int read_setting(const struct setting *setting, const char *value, struct
     case SWITCH:
         *(bool *)member(settings, setting) = *value != '\0';
         return 0;
-    case FLAG:
     case CHOICE:
         return read_choice(setting, value, member(settings, setting), error);
     }

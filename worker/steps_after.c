@@ -230,7 +230,9 @@ static void on_finished(void *userdata, const struct qfc_error *error, const str
     /* Too much for the database within the time that a statement has: the same again would be too much again. */
     if (strcmp(error->sqlstate, STATEMENT_TIMED_OUT) == 0)
         told.kind = QFC_ERROR_REFUSED;
-    qfc_context(&told, "write the job's outcome");
+    /* What the job type itself has refused explains itself. */
+    if (*error->sqlstate || error->kind != QFC_ERROR_REFUSED)
+        qfc_context(&told, "write the job's outcome");
     job_ended(job, &told);
 }
 
@@ -271,13 +273,15 @@ static void on_revoked(void *userdata, const struct qfc_error *error, const stru
     job_ended(userdata, error);
 }
 
-/* The row is not ours to write any more, but the token is. */
+/* The row is not ours to write any more, but this token is. The job's new owner, if it has one, has another. */
 int start_revoke(struct job *job, struct qfc_error *error)
 {
     struct qfc_statements writes = {0};
     if (!job->finish_unknown)
         disown_thumbnail(job);
-    if (qfc_token_delete(&writes, &job->row, error) < 0)
+    if (!*job->token)
+        return 1;
+    if (qfc_token_revoke(&writes, job->token, error) < 0)
         return -1;
     return qfc_queue_write(job->worker->queue, &writes, on_revoked, job, error);
 }

@@ -16,7 +16,7 @@
 
 struct qfc_job_rows job_rows(const struct job *job)
 {
-    if (job->row_count <= ROWS_PROCESSOR - 1)
+    if (job->row_count < ROWS_PROCESSOR)
         return (struct qfc_job_rows){.job = &job->row};
     return (struct qfc_job_rows){
         .job = &job->row,
@@ -26,14 +26,21 @@ struct qfc_job_rows job_rows(const struct job *job)
     };
 }
 
+void forget_results(PGresult ***results, size_t *count)
+{
+    for (size_t i = 0; i < *count; i++)
+        PQclear((*results)[i]);
+    free(*results);
+    *results = NULL;
+    *count = 0;
+}
+
 int keep_results(const struct qfc_pg_results *results, PGresult ***kept, size_t *count, struct qfc_error *error)
 {
     PGresult **taken = calloc(results->count, sizeof(PGresult *));
     if (!taken)
         return qfc_fail_memory(error);
-    for (size_t i = 0; i < *count; i++)
-        PQclear((*kept)[i]);
-    free(*kept);
+    forget_results(kept, count);
     for (size_t i = 0; i < results->count; i++) {
         taken[i] = results->items[i];
         results->items[i] = NULL;
@@ -45,6 +52,9 @@ int keep_results(const struct qfc_pg_results *results, PGresult ***kept, size_t 
 
 static int plan(struct job *job, struct qfc_error *error)
 {
+    /* Each query sees what is there when its turn comes: the row can go between the fence and these. */
+    if (PQntuples(job->rows[ROWS_PROJECT]) == 0 || PQntuples(job->rows[ROWS_SECRETS]) == 0)
+        return qfc_fail(error, QFC_ERROR_LOST, 0, "the job's row is gone");
     job->limits = qfc_limits_read(job->rows[ROWS_LIMITS]);
     if (job->limits.bad)
         qfc_log(QFC_LOG_WARNING, &job->about, "the value of %s cannot be used: its default stands", job->limits.bad);

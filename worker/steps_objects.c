@@ -59,8 +59,7 @@ static const char *of_project(const struct job *job, const char *column)
 
 static bool project_is(const struct job *job, const char *column)
 {
-    const char *text = of_project(job, column);
-    return text && strcmp(text, "t") == 0;
+    return qfc_pg_true(job_rows(job).project, column);
 }
 
 /* --- What is to be erased ----------------------------------------------------------------------------------------- */
@@ -147,6 +146,8 @@ static void on_reviewed(void *userdata, const struct qfc_error *error, const str
     struct qfc_error failure = QFC_NO_ERROR;
     if (!error && keep_results(results, &job->reviews, &job->review_count, &failure) < 0)
         error = &failure;
+    if (error)
+        forget_results(&job->reviews, &job->review_count);
     job_ended(job, error);
 }
 
@@ -185,7 +186,7 @@ int start_store(struct job *job, struct qfc_error *error)
 /* In legacy storage the key is always the same: there it took the old picture's place. */
 void disown_thumbnail(struct job *job)
 {
-    const char *storage = job->thumbnail_stored ? qfc_pg_text(job->reviews[1], 0, "thumbnail_storage") : NULL;
+    const char *storage = job->thumbnail_stored ? of_project(job, "file_storage") : NULL;
     if (storage && !project_is(job, "legacy_storage"))
         erase_later(job, storage, job->thumbnail_object, false);
     job->thumbnail_stored = false;
@@ -193,18 +194,36 @@ void disown_thumbnail(struct job *job)
 
 /* --- Objects without rows ----------------------------------------------------------------------------------------- */
 
+static bool is_text(const char *key)
+{
+    const unsigned char *at = (const unsigned char *)key, *end = at + strlen(key);
+    for (size_t length; at < end; at += length)
+        if ((length = qfc_utf8_length(at, end)) == 0)
+            return false;
+    return true;
+}
+
+/* Keeps what was found as the value of a parameter; keys that are no text, which no row can name, are nobody's here. */
+static int keep_found(struct job *job, const char *const *keys, size_t count, struct qfc_error *error)
+{
+    const char **texts = calloc(count + 1, sizeof *texts);
+    size_t kept = 0;
+    for (size_t i = 0; texts && i < count; i++)
+        if (is_text(keys[i]))
+            texts[kept++] = keys[i];
+    free(job->found);
+    job->found = texts ? qfc_array_text(texts, kept) : NULL;
+    free(texts);
+    return job->found ? 0 : qfc_fail_memory(error);
+}
+
 static void on_listed(void *userdata, const struct qfc_error *error, const char *const *keys, size_t count)
 {
     struct job *job = userdata;
     struct qfc_error failure = QFC_NO_ERROR;
-    if (!error && count > 0) {
-        free(job->found);
-        job->found = qfc_array_text(keys, count);
-        if (!job->found) {
-            qfc_fail_memory(&failure);
-            error = &failure;
-        }
-    }
+    if (!error && keep_found(job, keys, count, &failure) < 0)
+        error = &failure;
+    job->storage_silent = error && (error->kind == QFC_ERROR_UNREACHABLE || error->kind == QFC_ERROR_UNKNOWN);
     job_ended(job, error);
 }
 
@@ -262,5 +281,10 @@ int start_erase(struct job *job, struct qfc_error *error)
 {
     if (job->object_count == 0)
         return 1;
+    if (job->storage_silent) {
+        qfc_log(QFC_LOG_WARNING, &job->about, "%zu objects stay for now: they go with the project's next package",
+                job->object_count);
+        return 1;
+    }
     return qfc_stores_delete(job->worker->stores, job->objects, job->object_count, on_erased, job, NULL, error);
 }

@@ -17,6 +17,9 @@
 /* For a row that somebody else has locked; then the step is tried again, and others have their turn. */
 #define LOCK_TIMEOUT_MS 2000
 
+/* For one request to a storage. */
+#define STORE_DEADLINE_MS 20000
+
 /* Buffers from this size on (logs, feedback) go back to the system as soon as they are freed. */
 #define BIG_BUFFER_BYTES (256 * 1024)
 
@@ -91,10 +94,11 @@ static void on_give_up(uv_timer_t *timer)
 
 static void leave(struct qfc_worker *worker)
 {
-    if (worker->job_count > 0)
+    unsigned busy = busy_jobs(worker);
+    if (busy > 0)
         qfc_log(QFC_LOG_WARNING, NULL, "leaving now: %u running jobs are put back, or fail where that could do harm",
-                worker->job_count);
-    uv_timer_start(&worker->give_up, on_give_up, worker->job_count > 0 ? GIVE_UP_MS : 0, 0);
+                busy);
+    uv_timer_start(&worker->give_up, on_give_up, busy > 0 ? GIVE_UP_MS : 0, 0);
     struct job *next;
     for (struct job *job = worker->jobs; job; job = next) {
         next = job->next;
@@ -156,6 +160,7 @@ static int open_stores(struct qfc_worker *worker, struct qfc_error *error)
         .bucket_name = settings->storage_bucket_name,
         .region_name = settings->storage_region_name,
         .endpoint_url = settings->storage_endpoint_url,
+        .deadline_ms = STORE_DEADLINE_MS,
         .ca_file = access(CUSTOM_CA_FILE, F_OK) == 0 ? CUSTOM_CA_FILE : NULL,
     };
     worker->stores = qfc_stores_new(worker->http, &options, error);

@@ -54,6 +54,7 @@ enum step {
     STEP_SAME,    /* the same again, after a while */
     STEP_RETURN,  /* discard and put back; finish (failed) when the attempts are spent */
     STEP_BY_TYPE, /* as STEP_RETURN where the job type is safe to run again, else finish (failed) */
+    STEP_LET_GO,  /* end, but for a container that was never started */
     STEP_IGNORE,  /* nothing happens now */
 };
 
@@ -129,15 +130,18 @@ struct job {
     bool written;               /* the outcome is committed */
     struct qfc_object *objects; /* to erase; owned, like their texts */
     size_t object_count;
-    char *found; /* keys below the project's prefix, as a PostgreSQL array; null: none */
+    bool storage_silent; /* it did not answer */
+    char *found;         /* keys below the project's prefix, as a PostgreSQL array; null: none */
 
-    struct qfc_error failure; /* why it goes back, or fails by the worker's word */
-    const char *failure_type; /* its error_type, or null */
-    bool failed;              /* `failure` decides */
-    bool never_ran;           /* then: the container has not run, or what it left is lost */
-    bool counts;              /* the attempt counts against RETRY_MAX_ATTEMPTS */
-    unsigned refusals;        /* of finish by the database */
-    bool finish_unknown;      /* a finish may have been written although its answer was lost */
+    struct qfc_error failure;  /* why it goes back, or fails by the worker's word */
+    const char *failure_type;  /* its error_type, or null */
+    bool failed;               /* `failure` decides */
+    bool never_ran;            /* then: the container has not run, or what it left is lost */
+    bool counts;               /* the attempt counts against RETRY_MAX_ATTEMPTS */
+    unsigned refusals;         /* of finish by the database */
+    unsigned changes;          /* that made the outcome be made anew */
+    uint64_t missing_since_ms; /* a table or column is not there; 0: all is */
+    bool finish_unknown;       /* a finish may have been written although its answer was lost */
     struct qfc_outcome outcome;
     struct qfc_buffer output;
 };
@@ -194,13 +198,17 @@ void job_ended(struct job *job, const struct qfc_error *error);
 /* The step's operation has ended in this event. */
 void job_moved(struct job *job, enum event event, const struct qfc_error *error);
 
-/* Says that a job is left as it is; this is a fault. */
+/* The jobs that take a slot. */
+unsigned busy_jobs(const struct qfc_worker *worker);
+
+/* Says that a job is left as it is, which is a fault; not where only objects in storage are left. */
 void job_left_behind(const struct job *job);
 
 /* Frees a job without writing anything. */
 void job_drop(struct job *job);
 
-/* steps_before.c, steps_after.c, steps_objects.c: start the step's one operation. 0: started, 1: there is nothing to do, -1: error. */
+/* steps_before.c, steps_after.c, steps_objects.c: start the step's one operation. 0: started, 1: there is nothing to do,
+ * -1: error. */
 typedef int step_start(struct job *job, struct qfc_error *error);
 step_start start_read, start_create, start_put, start_prepare, start_start, start_wait, start_kill, start_inspect,
     start_logs, start_feedback, start_thumbnail, start_review, start_store, start_finish, start_revoke, start_remove,
@@ -226,6 +234,8 @@ void forget_said_storages(struct qfc_worker *worker);
 /* Takes the results out of a batch, for as long as the job lives; those that were there before are freed. Returns 0 or
  * -1 (QFC_ERROR_MEMORY). */
 int keep_results(const struct qfc_pg_results *results, PGresult ***kept, size_t *count, struct qfc_error *error);
+
+void forget_results(PGresult ***results, size_t *count);
 
 /* Results of `read`: the fence, then these, then the processor's own. */
 enum { ROWS_FENCE, ROWS_PROJECT, ROWS_LIMITS, ROWS_SECRETS, ROWS_PROCESSOR };

@@ -48,7 +48,8 @@ struct qfc_error {
 
 /*
  * Fills `error` (may be null: then nothing is kept) and returns -1, so that failing reads `return qfc_fail(...)`.
- * `code` as in struct qfc_error. No argument may point into `error` itself. A message longer than fits is cut and ends in "...".
+ * `code` as in struct qfc_error. No argument may point into `error` itself. A message longer than fits is cut and ends in
+ * "...".
  */
 int qfc_fail(struct qfc_error *error, enum qfc_error_kind kind, int code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -26,7 +26,7 @@ struct qfc_feedback {
     char *json;                 /* cleaned: valid for jsonb; owned */
     size_t size;                /* bytes */
     bool is_object;             /* false: some other JSON value */
-    size_t replaced_numbers;    /* NaN and infinities that became null */
+    size_t replaced_numbers;    /* that became null: NaN, infinities, what is beyond a double or 4,000 digits */
     size_t replaced_characters; /* NUL, lone surrogates, broken UTF-8 that became U+FFFD */
     enum qfc_feedback_error error;
     char *error_text; /* the member `error` where it is a string, decoded, cut at 4 KB; else its JSON; null: none */
@@ -36,7 +36,7 @@ struct qfc_feedback {
 /*
  * Reads `size` bytes at `data`. Of a member that appears twice the last counts, as in Python and jsonb. Returns 0, or
  * -1: QFC_ERROR_INVALID for what is not JSON (the message says where and what: `line 1 column 7: expected ","`),
- * nested deeper than 1,000 levels, or empty; QFC_ERROR_MEMORY.
+ * nested deeper than 500 levels, or empty; QFC_ERROR_MEMORY.
  */
 int qfc_feedback_read(const char *data, size_t size, struct qfc_feedback *ret_feedback, struct qfc_error *error);
 

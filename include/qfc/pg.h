@@ -119,3 +119,6 @@ void qfc_pg_cancel(struct qfc_pg_batch *batch);
  * is not there. Belongs to the result.
  */
 const char *qfc_pg_text(const PGresult *result, int row, const char *column);
+
+/* Is that column of the first row a boolean that is true? `result` may be null. */
+bool qfc_pg_true(const PGresult *result, const char *column);

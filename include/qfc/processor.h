@@ -33,12 +33,11 @@ struct qfc_job_rows {
  * packaging_offliner, file_storage, legacy_storage (is that one the legacy storage?), thumbnail_by_worker. */
 extern const char qfc_project_sql[];
 
-/* What to run. Texts and data belong to the rows, are constants, or are in `owned`. */
+/* What to run. Texts and data belong to the rows, or are constants. */
 struct qfc_plan {
     const char *arguments[QFC_PLAN_ARGUMENTS + 1]; /* of entrypoint.py; null-ended */
     struct qfc_tar_file files[QFC_PLAN_FILES];     /* for /io, before the start */
     size_t file_count;
-    struct qfc_buffer owned; /* for what a processor makes; freed with the plan */
 };
 
 /* What is known when a job's outcome is about to be written. */

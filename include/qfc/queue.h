@@ -52,12 +52,11 @@ const char *qfc_queue_release(const struct qfc_queue *queue);
  *   {project_app}           app_label of its model's content type
  *   {qgis_file_name}        expression: the name of the QGIS file of the project row `p`, or null
  *   {qgis_version}          expression: qgis_version of the project row `p`, or null where there is no such column
- *   {images_by_qgis}        true or false: is the QGIS image chosen by the project's QGIS version (v26.20 and later)?
- *   {has_qgis_version}      true or false: is there a column qgis_version of the project (v26.20)?
+ *   {has_qgis_version}      true or false: has the project a column qgis_version, by which its image is chosen (v26.20)?
  *   {has_qgis_project}      true or false: are there project_qgisproject and project_qgislayer (v26.22)?
  *   {has_area_of_interest}  true or false: has project_qgisproject that column (v26.25)?
  *   {has_legacy_storage}    true or false: can the project be in a legacy storage (up to v26.10)?
- *   {thumbnail_by_worker}   true or false: is the project's thumbnail stored by the worker (v25.27 to v26.3)?
+ *   {thumbnail_by_worker}   true or false: is the project's thumbnail stored by the worker (before v26.8)?
  *   {project_repr}          expression: how the audit log calls the project row `p` of the owner `u`
  *   {file_repr}             expression: how it calls the row `f` of filestorage_file
  *   {version_repr}          expression: how it calls the row `v` of filestorage_fileversion, a version of `f`
@@ -102,7 +101,8 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
  * The transitions of a claimed job. `writes` holds the job type's own statements, with {names}; they become part of
  * the same transaction, after the job's row is written, and the list is emptied. Errors: LOST (the row is gone, or
  * somebody else has ended it; sqlstate is empty), TAKEN, CHANGED, AGAIN, UNKNOWN (ask again: all of these may be
- * repeated), REFUSED (the database does not take what was written: `sqlstate`), MEMORY. `container` is the container's id, or "".
+ * repeated), REFUSED (the database does not take what was written: `sqlstate`), MEMORY. `container` is the container's
+ * id, or "".
  */
 
 /* Asks `count` queries ($1 job id, $2 project id) behind a fence: the results are the fence's own, then one of each. */

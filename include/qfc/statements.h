@@ -64,7 +64,7 @@ struct qfc_name {
 };
 int qfc_statements_expand(struct qfc_statements *list, const struct qfc_name *names, struct qfc_error *error);
 
-/* Each statement, as it is written, with its values and a newline: secrets as "***" and long values cut, for a debug log or a test. */
+/* Each statement, as it is written, with its values and a newline: secrets as "***" and long values cut, for a test. */
 int qfc_statements_print(const struct qfc_statements *list, struct qfc_buffer *out);
 
 /* Frees everything the list owns; the list is empty again. */

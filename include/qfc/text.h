@@ -47,3 +47,6 @@ int qfc_excerpt_add(struct qfc_excerpt *excerpt, const char *data, size_t size);
 int qfc_excerpt_text(const struct qfc_excerpt *excerpt, struct qfc_buffer *out);
 
 void qfc_excerpt_free(struct qfc_excerpt *excerpt);
+
+/* Overwrites a secret text and frees it. Null is allowed. */
+void qfc_wipe(char *text);

@@ -19,7 +19,10 @@ int qfc_token_make(const struct qfc_job *job, char ret_key[QFC_TOKEN_SIZE], stru
 int qfc_token_insert(struct qfc_statements *writes, const struct qfc_job *job, const char *key, unsigned valid_s,
                      struct qfc_error *error);
 
-/* Adds the statement that deletes all tokens of the job. */
+/* Adds the statement that deletes one token, by its key. */
+int qfc_token_revoke(struct qfc_statements *writes, const char *key, struct qfc_error *error);
+
+/* Adds the statement that deletes all tokens of the job: for a transaction that makes sure that the job is ours. */
 int qfc_token_delete(struct qfc_statements *writes, const struct qfc_job *job, struct qfc_error *error);
 
 /* Adds the statement that deletes the tokens of jobs that are not active, whoever made them; the keys of QFieldCloud's

@@ -298,6 +298,26 @@ def test_taken_over_while_the_container_runs(scene):
     assert scene.events.count("kill", job) == 1, "the removal by the test alone"
 
 
+def test_taken_over_before_it_began(scene):
+    """Somebody has put the row back, and another worker runs the job: its token is left to it, our container goes."""
+    hold = scene.proxy.hold(CALLS["create"])
+    scene.start()
+    job = scene.job()
+    hold.reached()
+    scene.database.update("core_job", job["id"], status="started", container_id="0" * 64)
+    key = "qfcworker" + str(job["id"]).replace("-", "")
+    user = {"id": job["created_by_id"]}
+    token = scene.database.token(user, key=key + "x" * (100 - len(key)))
+    row = scene.row(job)
+    hold.release()
+    scene.another_finishes()
+    assert scene.row(job) == row
+    assert [found["id"] for found in scene.tokens()] == [token["id"]]
+    assert scene.containers(job) == []
+    scene.stop()
+    scene.database.execute(f"DELETE FROM {TOKENS}")
+
+
 @pytest.mark.parametrize("step", ["logs", "feedback"])
 def test_taken_over_at_a_step(scene, step):
     hold = scene.proxy.hold(CALLS[step])

@@ -4,6 +4,7 @@ meanwhile, and the project's picture is stored where the worker has to do it."""
 import datetime
 import json
 import re
+import signal
 import urllib.parse
 import uuid
 
@@ -194,11 +195,11 @@ def test_a_storage_that_breaks_off(worker, store, packages):
 @BOTH
 @NEWEST
 def test_a_slow_storage_holds_up_no_other_job(database, worker, store, packages):
-    """Rows are finished at once, a second job runs meanwhile, and no object goes before the commit."""
+    """The row is finished at once, and the only slot is free for another job meanwhile."""
     gone = packages.past()
     hold = store.server.pause("DELETE")
     job = packages.next()
-    process = worker.start("run", "--concurrency", 2)
+    process = worker.start("run", "--concurrency", 1)
     worker.wait_for_status(job, "finished")
     hold.reached()
     assert gone <= store.objects(), "an object went while its deletion was held back"
@@ -207,6 +208,23 @@ def test_a_slow_storage_holds_up_no_other_job(database, worker, store, packages)
     hold.release()
     worker.wait_for(lambda: store.objects() == packages.keys() | set(), "the objects' end")
     assert process.stop().returncode == 0
+
+
+@BOTH
+@NEWEST
+def test_leaving_while_a_storage_is_slow(worker, store, packages):
+    """The outcome is written: there is nothing to wait for, and nothing was left behind but objects."""
+    gone = packages.past()
+    hold = store.server.pause("DELETE")
+    job = packages.next()
+    process = worker.start("run")
+    worker.wait_for_status(job, "finished")
+    hold.reached()
+    process.send(signal.SIGTERM)
+    output = process.stop()
+    hold.release()
+    assert output.returncode == 0 and not output.messages("error"), output
+    assert not gone & packages.keys()
 
 
 @BOTH

@@ -269,6 +269,14 @@ def test_feedback_is_cleaned_and_numbers_stay(run_one, database):
     assert any("was cleaned" in message for message in output.messages("warning", row))
 
 
+def test_numbers_beyond_all_use_are_null(run_one):
+    """PostgreSQL would refuse them, or store a row that QFieldCloud cannot load."""
+    row, output = run_one("overflow_feedback.qgs")
+    assert row["status"] == "finished", output
+    assert row["feedback"]["huge"] is None
+    assert any("was cleaned" in message for message in output.messages("warning", row))
+
+
 def test_big_feedback(run_one, database):
     row, output = run_one("big_feedback@30.qgs")
     assert row["status"] == "finished", output

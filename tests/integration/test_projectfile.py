@@ -355,3 +355,32 @@ def test_thumbnails_of_later_releases_are_not_ours(process, database):
     of_worker = database.release == "v25.30"
     assert (told["review"]["thumbnail_object"] is not None) == of_worker
     assert told["review"]["in_legacy_storage"] == ("t" if of_worker else "f")
+
+
+@pytest.mark.parametrize("database", ["v26.20", "v26.21"], indirect=True)
+@pytest.mark.parametrize("given", ["null", "[1]", '"x"', "7"])
+def test_details_that_are_no_object(process, database, given):
+    """Where the QGIS version is looked for in them, which is no use then, the job fails, and the old details go."""
+    project = process.project(given, project_details={"old": 1})
+    row = process.run(project, "failed")
+    assert row["feedback"]["error"] == "the project's details are not an object"
+    assert process.row(project)["project_details"] is None
+
+
+@BY_RELEASE["newest"]
+def test_details_too_large_for_the_audit_log(process):
+    """They are written all the same; the log then has their beginning, as the database prints them."""
+    project = process.project(json.dumps(details("a", project_name="ä" * 24_000_000), ensure_ascii=False))
+    process.run(project)
+    assert process.row(project)["project_details"]["project_name"] == "ä" * 24_000_000
+    (changes,) = process.changes(project)
+    assert len(changes["project_details"][1]) == 1_000_000
+
+
+@BY_RELEASE["newest"]
+def test_a_content_type_that_django_has_not_made_yet(process, database):
+    """The audit log needs it; Django makes it when it first wants it, and so does this."""
+    database.execute("DELETE FROM django_content_type")
+    project = process.project(details("a"))
+    process.run(project)
+    assert [row["content_type"] for row in process.audit(project)] == ["project.project"]

@@ -284,3 +284,22 @@ def test_five_hundred_layers(process):
     assert process.layers(project) == first
     process.finished(project, details(*reversed(ids)))
     assert [row["qgis_layer_id"] for row in process.layers(project)] == ids[::-1]
+
+
+@BY_RELEASE["newest"]
+@pytest.mark.parametrize("mark", ["qfc-fence changing", "qfc-fence gone", "qfc-fence started", "qfc-changed", "integer"])
+def test_words_of_our_own_in_an_id(process, database, mark):
+    """What a container writes says nothing about whose the job is: it fails like any other with a layer like that."""
+    id_ = f'{mark} "integer: "{mark} x'
+    project = process.project(details(id_, layers_by_id={id_: {**LAYER, "name": None}}))
+    row = process.run(project, "failed")
+    assert mark in row["feedback"]["error"] and "name is missing or null" in row["feedback"]["error"]
+
+
+@BY_RELEASE["newest"]
+def test_many_layers_into_a_table_that_nobody_has_analysed(process, database):
+    """Quadratic, this would take longer than a statement may."""
+    count = 20000
+    project = process.project(details(*(f"layer_{n}" for n in range(count))))
+    process.run(project)
+    assert database.value("SELECT count(*) FROM project_qgislayer") == count
