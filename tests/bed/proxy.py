@@ -395,6 +395,7 @@ def _until_hung_up(client, engine, pieces):
 
 
 IDLE = b"Z" + struct.pack(">I", 5) + b"I"  # ReadyForQuery outside of a transaction: what was asked is done
+SYNC = b"S\x00\x00\x00\x04"  # what a batch ends with
 
 
 class PostgresProxy(_Listener):
@@ -483,9 +484,16 @@ class PostgresProxy(_Listener):
                 state["cut"] = True
         server.sendall(data)
         if state["lost"]:
+            self._pass_the_rest(client, server, data)
             _close(client)
             return False
         return True
+
+    @staticmethod
+    def _pass_the_rest(client, server, data):
+        """Of a batch that came in several pieces."""
+        while not data.endswith(SYNC) and (data := client.recv(65536)):
+            server.sendall(data)
 
     def _back(self, client, server, state):
         """A batch that is to be cut afterwards is done when the server is idle again."""
