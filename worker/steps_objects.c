@@ -75,8 +75,18 @@ void forget_objects(struct job *job)
     job->object_count = 0;
 }
 
+static bool is_erased_later(const struct job *job, const char *storage, const char *key)
+{
+    for (size_t i = 0; i < job->object_count; i++)
+        if (strcmp(job->objects[i].key, key) == 0 && strcmp(job->objects[i].storage, storage) == 0)
+            return true;
+    return false;
+}
+
 static void erase_later(struct job *job, const char *storage, const char *key, bool legacy)
 {
+    if (is_erased_later(job, storage, key))
+        return;
     struct qfc_object *objects = realloc(job->objects, (job->object_count + 1) * sizeof *objects);
     if (objects)
         job->objects = objects;

@@ -118,6 +118,8 @@ def test_exactly_the_obsolete_objects_go(database, worker, store, packages):
     before = store.objects()
     assert leftover <= before
     run(worker, packages.next())
+    deletions = [request for request in store.server.requests if request.startswith("DELETE")]
+    assert len(deletions) == len(set(deletions)) == 3 * len(FILES), "each once"
     assert packages.keys("file_type = 2") == kept
     assert store.objects() == packages.keys() | active | others | foreign | other.keys()
 
