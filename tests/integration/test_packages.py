@@ -337,7 +337,10 @@ class Shipped:
     """The program's own statements on one database, as tests/package-sql of the build prints them."""
 
     def __init__(self, built, database):
-        names = {"project": database.project_table, "file_repr": "f.name", "version_repr": "v.id::text"}
+        names = {
+            "project": database.project_table, "project_app": database.project_table.partition("_")[0],
+            "file_repr": "f.name", "version_repr": "v.id::text",
+        }
         command = [os.path.join(os.path.dirname(built), "tests", "package-sql")]
         command += [f"{name}={text}" for name, text in names.items()]
         *_, self.delete, self.leftovers = json.loads(subprocess.check_output(command))

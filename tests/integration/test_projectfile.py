@@ -161,7 +161,7 @@ def test_feedback_without_details(process):
     process.drain()
     for job, project in zip(jobs, projects):
         row = process.ended(job, "failed")
-        assert row["feedback"]["error"].endswith(": the feedback lacks outputs.project_details.project_details")
+        assert row["feedback"]["error"] == "the feedback lacks outputs.project_details.project_details"
         assert row["feedback"]["error_origin"] == "worker_wrapper" and row["feedback"]["container_exit_code"] == 0
         assert process.row(project)["project_details"] is None
         assert process.changes(project) == [{"project_details": ['{"a": 0.1, "b": 1}', "null"]}]
@@ -354,7 +354,7 @@ def test_thumbnails_of_later_releases_are_not_ours(process, database):
     told = process.finished(process.project(), details("a"), zone="Asia/Kolkata", legacy="default")
     of_worker = database.release == "v25.30"
     assert (told["review"]["thumbnail_object"] is not None) == of_worker
-    assert told["review"]["in_legacy_storage"] == ("t" if of_worker else "f")
+    assert told["review"]["in_legacy_storage"] == ("t" if database.release in ("v25.30", "v26.10") else "f")
 
 
 @pytest.mark.parametrize("database", ["v26.20", "v26.21"], indirect=True)
