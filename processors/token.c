@@ -76,13 +76,11 @@ int qfc_token_delete(struct qfc_statements *writes, const struct qfc_job *job, s
                    prefix);
 }
 
-int qfc_token_sweep(struct qfc_statements *writes, struct qfc_error *error)
-{
-    return QFC_ADD(writes, error,
-                   "DELETE FROM authentication_authtoken t WHERE client_type = 'worker'"
-                   " AND key ~>=~ $1 AND key ~<~ ($1 || '~')"
-                   " AND CASE WHEN substr(key, length($1) + 1, 32) ~ '^[0-9a-f]{32}$' THEN NOT EXISTS"
-                   " (SELECT FROM core_job j WHERE j.id = substr(key, length($1) + 1, 32)::uuid"
-                   " AND j.status IN ('queued', 'started')) ELSE false END RETURNING id",
-                   PREFIX);
-}
+#define HEX_START "length('" PREFIX "') + 1"
+
+const char qfc_token_sweep_sql[] =
+    "DELETE FROM authentication_authtoken t WHERE client_type = 'worker'"
+    " AND key ~>=~ '" PREFIX "' AND key ~<~ '" PREFIX "~'"
+    " AND CASE WHEN substr(key, " HEX_START ", 32) ~ '^[0-9a-f]{32}$' THEN NOT EXISTS"
+    " (SELECT FROM core_job j WHERE j.id = substr(key, " HEX_START ", 32)::uuid"
+    " AND j.status IN ('queued', 'started')) ELSE false END RETURNING id";

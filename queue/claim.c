@@ -11,6 +11,8 @@
 /* No worker has more slots. */
 #define CLAIM_MAX 256
 
+#define SQL_MAX_BYTES 16384
+
 /*
  * A job that was put back is due again at feedback.qfc_worker.not_before, seconds since 1970. Whatever else stands
  * there (a text, a time beyond any that we would write) makes it due, too.
@@ -22,6 +24,21 @@
 
 #define IS_BUSY(project)                                                                                               \
     "EXISTS (SELECT FROM core_job b WHERE b.project_id = " project " AND b.status IN ('queued', 'started'))"
+
+/* clang-format off */
+
+/*
+ * Is there a job that could be claimed? Asked by those that have nothing to do, since it costs less than a claim.
+ */
+#define LOOK                                                                                                           \
+    "SELECT pg_backend_pid() AS session, EXISTS (SELECT FROM core_job j JOIN {project} p ON p.id = j.project_id"       \
+    "  WHERE j.status = 'pending' AND p.locked_at IS NULL AND NOT " IS_BUSY("j.project_id") ") AS work"
+
+/* $1 the marker. The workers that hear of new jobs are those with a connection for claims, which is called like that. */
+static const char upkeep_sql[] =
+    ", workers.*, (SELECT count(*) FROM upkeep) AS upkept FROM ("
+    " SELECT count(*) FILTER (WHERE application_name < left($1, 63)) AS rank, count(*) AS workers FROM pg_stat_activity"
+    "  WHERE datname = current_database() AND application_name ~ '^qfc-worker:[0-9a-f]{16}:[^:]*$') AS workers";
 
 /*
  * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. The pending set is materialised
@@ -36,15 +53,13 @@ static const char lock_projects_sql[] =
     " SELECT DISTINCT ON (project_id) * FROM pending ORDER BY project_id, created_at, id"
     "), candidate AS MATERIALIZED ("
     " SELECT o.id, o.project_id, o.created_at FROM oldest o"
-    " WHERE " IS_DUE("o") " AND NOT " IS_BUSY(
-        "o.project_id") "), locked AS ("
-                        " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id JOIN core_job j ON j.id "
-                        "= c.id"
-                        " WHERE p.locked_at IS NULL AND j.status = 'pending'"
-                        " ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p, j SKIP LOCKED"
-                        ") SELECT (SELECT count(*) FROM pending) AS pending,"
-                        " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), "
-                        "''), true)";
+    "  WHERE " IS_DUE("o") " AND NOT " IS_BUSY("o.project_id")
+    "), locked AS ("
+    " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id JOIN core_job j ON j.id = c.id"
+    "  WHERE p.locked_at IS NULL AND j.status = 'pending'"
+    "  ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p, j SKIP LOCKED"
+    ") SELECT pg_backend_pid() AS session, (SELECT count(*) FROM pending) AS pending,"
+    " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), ''), true)";
 
 /*
  * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. $2
@@ -52,20 +67,21 @@ static const char lock_projects_sql[] =
  */
 static const char take_jobs_sql[] =
     "WITH locked AS ("
-    " SELECT p.id FROM {project} p WHERE p.locked_at IS NULL AND NOT " IS_BUSY(
-        "p.id") " AND p.id = ANY(string_to_array(current_setting('qfc_worker.locked'), ',')::uuid[])"
-                "), oldest AS ("
-                " SELECT DISTINCT ON (j.project_id) j.id FROM core_job j JOIN locked ON locked.id = j.project_id"
-                " WHERE j.status = 'pending' ORDER BY j.project_id, j.created_at, j.id"
-                "), taken AS ("
-                " SELECT j.id FROM core_job j JOIN oldest ON oldest.id = j.id WHERE j.status = 'pending'"
-                " AND NOT j.id = ANY($2::uuid[]) AND " IS_DUE(
-                    "j") " FOR NO KEY UPDATE OF j SKIP LOCKED"
-                         ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL FROM taken "
-                         "WHERE j.id = taken.id"
-                         " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
-                         " j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS "
-                         "faults";
+    " SELECT p.id FROM {project} p WHERE p.locked_at IS NULL AND NOT " IS_BUSY("p.id")
+    "  AND p.id = ANY(string_to_array(current_setting('qfc_worker.locked'), ',')::uuid[])"
+    "), oldest AS ("
+    " SELECT DISTINCT ON (j.project_id) j.id FROM core_job j JOIN locked ON locked.id = j.project_id"
+    "  WHERE j.status = 'pending' ORDER BY j.project_id, j.created_at, j.id"
+    "), taken AS ("
+    " SELECT j.id FROM core_job j JOIN oldest ON oldest.id = j.id"
+    "  WHERE j.status = 'pending' AND NOT j.id = ANY($2::uuid[]) AND " IS_DUE("j")
+    "  FOR NO KEY UPDATE OF j SKIP LOCKED"
+    ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL"
+    " FROM taken WHERE j.id = taken.id"
+    " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
+    "  j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS faults";
+
+/* clang-format on */
 
 static void copy_text(char *to, size_t size, const PGresult *rows, int row, const char *column)
 {
@@ -93,14 +109,31 @@ static struct qfc_job job_of(const PGresult *rows, int row)
     return job;
 }
 
+/* A session that is not the one of the connection's setup is not ours alone. */
+static void check_session(struct lane *lane, const PGresult *rows)
+{
+    const char *session = qfc_pg_text(rows, 0, "session");
+    struct qfc_error why = QFC_NO_ERROR;
+    if (!session || strcmp(session, lane->session) == 0)
+        return;
+    lane->queue->pooled = true;
+    lane_pooled(&why);
+    qfc_pg_reconnect(lane->pg, &why);
+}
+
+static void fail_claim(const struct call *call, const struct qfc_error *error)
+{
+    struct qfc_error told = *error;
+    qfc_context(&told, "claim jobs");
+    reconnect_if_changed(call->lane, error);
+    call->claimed(call->userdata, &told, NULL);
+}
+
 static void claimed(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
     struct call call = end_call(userdata);
     if (error) {
-        struct qfc_error told = *error;
-        qfc_context(&told, "claim jobs");
-        reconnect_if_changed(call.queue, error);
-        call.claimed(call.userdata, &told, NULL);
+        fail_claim(&call, error);
         return;
     }
     struct qfc_job jobs[CLAIM_MAX];
@@ -109,6 +142,7 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
     struct qfc_claim claim = {.jobs = jobs, .pending = pending ? strtol(pending, NULL, 10) : 0};
     for (; claim.count < (size_t)PQntuples(rows) && claim.count < CLAIM_MAX; claim.count++)
         jobs[claim.count] = job_of(rows, (int)claim.count);
+    check_session(call.lane, results->items[0]);
     call.claimed(call.userdata, NULL, &claim);
 }
 
@@ -126,7 +160,42 @@ int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *
     if (r == 0)
         r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, ids);
     free(ids);
-    return send_call(queue, r, &statements, claimed, &call, error) < 0 ? qfc_context(error, "claim jobs") : 0;
+    lanes_tidy(queue);
+    r = send_call(queue, LANE_CLAIMS, r, &statements, claimed, &call, error);
+    return r < 0 ? qfc_context(error, "claim jobs") : 0;
+}
+
+static void looked(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+{
+    struct call call = end_call(userdata);
+    struct qfc_look look = {0};
+    reconnect_if_changed(call.lane, error);
+    if (!error) {
+        const PGresult *row = results->items[0];
+        const char *work = qfc_pg_text(row, 0, "work");
+        look.work = work && strcmp(work, "t") == 0;
+        look.kept_up = PQfnumber(row, "workers") >= 0;
+        look.rank = count_of(row, 0, "rank");
+        look.workers = count_of(row, 0, "workers");
+        look.upkept = count_of(row, 0, "upkept");
+        check_session(call.lane, row);
+    }
+    call.looked(call.userdata, error, error ? NULL : &look);
+}
+
+int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, qfc_queue_looked *done, void *userdata,
+                   struct qfc_error *error)
+{
+    struct qfc_statements statements = {0};
+    const struct call call = {.looked = done, .userdata = userdata};
+    struct qfc_buffer sql = qfc_buffer(SQL_MAX_BYTES);
+    int r = upkeep ? qfc_buffer_printf(&sql, "WITH upkeep AS (%s) %s%s", upkeep, LOOK, upkeep_sql)
+                   : qfc_buffer_append_text(&sql, LOOK);
+    r = r < 0 ? qfc_fail_memory(error)
+              : qfc_statements_add_texts(&statements, sql.data, upkeep ? 1 : 0, (const char *[]){queue->marker}, error);
+    qfc_buffer_free(&sql);
+    lanes_tidy(queue);
+    return send_call(queue, LANE_CLAIMS, r, &statements, looked, &call, error);
 }
 
 int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
@@ -141,7 +210,7 @@ int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, s
                     " AND status = 'queued' AND NOT id = ANY($2::uuid[]) RETURNING id",
                     queue->marker, ids);
     free(ids);
-    return send_fenced(queue, r, &statements, done, userdata, error);
+    return send_fenced(queue, LANE_QUICK, r, &statements, done, userdata, error);
 }
 
 int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char *const *containers, size_t count,
@@ -164,5 +233,5 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
             id_array, container_array, queue->marker);
     free(id_array);
     free(container_array);
-    return send_fenced(queue, r, &statements, done, userdata, error);
+    return send_fenced(queue, LANE_CLAIMS, r, &statements, done, userdata, error);
 }

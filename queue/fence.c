@@ -15,12 +15,12 @@
 const char fence_sql[] = "SELECT CASE WHEN EXISTS (SELECT FROM core_job WHERE id = $1 AND " IS_OURS ") THEN 1"
                          " ELSE " FENCE_FAILS " END";
 
-void reconnect_if_changed(struct qfc_queue *queue, const struct qfc_error *error)
+void reconnect_if_changed(struct lane *lane, const struct qfc_error *error)
 {
     static const char *const changed[] = {"25006", "42P01", "42703"};
     for (size_t i = 0; error && i < sizeof changed / sizeof *changed; i++)
         if (strcmp(error->sqlstate, changed[i]) == 0)
-            qfc_pg_reconnect(queue->pg, error);
+            qfc_pg_reconnect(lane->pg, error);
 }
 
 /* What the fence found instead of a row of ours. */
@@ -83,17 +83,21 @@ struct call end_call(struct call *call)
     *call->link = call->next;
     if (call->next)
         call->next->link = call->link;
+    call->lane->under_way--;
     free(call);
     return ended;
 }
 
-static struct call *begin_call(struct qfc_queue *queue, const struct call *given)
+static struct call *begin_call(struct lane *lane, const struct call *given)
 {
+    struct qfc_queue *queue = lane->queue;
     struct call *call = malloc(sizeof *call);
     if (!call)
         return NULL;
     *call = *given;
     call->queue = queue;
+    call->lane = lane;
+    lane->under_way++;
     call->next = queue->calls;
     call->link = &queue->calls;
     if (call->next)
@@ -102,19 +106,22 @@ static struct call *begin_call(struct qfc_queue *queue, const struct call *given
     return call;
 }
 
-int send_call(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *answered,
-              const struct call *given, struct qfc_error *error)
+int send_call(struct qfc_queue *queue, enum lane_kind kind, int added, struct qfc_statements *statements,
+              qfc_pg_done *answered, const struct call *given, struct qfc_error *error)
 {
     struct call *call = NULL;
+    struct lane *lane = NULL;
     int r = added;
     if (r == 0 && !qfc_queue_names(queue))
         r = qfc_fail(error, QFC_ERROR_BUG, 0, "the queue was asked before it was connected");
-    if (r == 0 && !(call = begin_call(queue, given)))
+    if (r == 0 && !(lane = lane_of(queue, kind, error)))
+        r = -1;
+    if (r == 0 && !(call = begin_call(lane, given)))
         r = qfc_fail_memory(error);
     if (r == 0)
         r = qfc_statements_expand(statements, queue->names, error);
     if (r == 0)
-        r = qfc_pg_send(queue->pg, statements, 0, answered, call, NULL, error);
+        r = qfc_pg_send(lane->pg, statements, 0, answered, call, NULL, error);
     if (r < 0 && call)
         end_call(call);
     if (r < 0)
@@ -127,14 +134,14 @@ static void answered_fenced(void *userdata, const struct qfc_error *error, const
 {
     struct call call = end_call(userdata);
     struct qfc_error translated = error ? *error : QFC_NO_ERROR;
-    reconnect_if_changed(call.queue, error);
+    reconnect_if_changed(call.lane, error);
     fence_translate(&translated);
     call.done(call.userdata, error ? &translated : NULL, results);
 }
 
-int send_fenced(struct qfc_queue *queue, int added, struct qfc_statements *statements, qfc_pg_done *done,
-                void *userdata, struct qfc_error *error)
+int send_fenced(struct qfc_queue *queue, enum lane_kind kind, int added, struct qfc_statements *statements,
+                qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
     const struct call call = {.done = done, .userdata = userdata};
-    return send_call(queue, added, statements, answered_fenced, &call, error);
+    return send_call(queue, kind, added, statements, answered_fenced, &call, error);
 }

@@ -1,5 +1,5 @@
 /*
- * The queue's life: its connection, what is said on each new one, and the marker that names this process.
+ * The queue's life, and the marker that names this process.
  */
 #include "queue_private.h"
 
@@ -7,47 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-
-#define CONNECT_MS   10000
-#define RETRY_MIN_MS 250
-#define RETRY_MAX_MS 15000
-
-/* No statement of ours runs long; one that does is hung. */
-#define STATEMENT_TIMEOUT "60s"
-#define ANSWER_MS         90000
-
-static void on_state(void *userdata, enum qfc_pg_state state, const struct qfc_error *why, unsigned retry_ms)
-{
-    struct qfc_queue *queue = userdata;
-    queue->options.on_state(queue->options.userdata, state == QFC_PG_READY, why, retry_ms);
-}
-
-static void on_notice(void *userdata, const char *severity, const char *message)
-{
-    struct qfc_queue *queue = userdata;
-    if (queue->options.on_notice)
-        queue->options.on_notice(queue->options.userdata, severity, message);
-}
-
-static int on_setup(void *userdata, const struct qfc_pg_results *results, struct qfc_error *error)
-{
-    return release_recognise(userdata, results->items[results->count - 1], error);
-}
-
-/* The session must not depend on what the role or the database has set. The probe comes last: see on_setup. */
-static int make_setup(const struct qfc_queue *queue, struct qfc_statements *setup, struct qfc_error *error)
-{
-    char lock_timeout[32];
-    snprintf(lock_timeout, sizeof lock_timeout, "%ums", queue->options.lock_timeout_ms);
-    if (QFC_ADD(setup, error,
-                "SELECT set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false),"
-                " set_config('default_transaction_isolation', 'read committed', false),"
-                " set_config('timezone', 'UTC', false), set_config('qfc_worker.time_zone', coalesce($3, 'UTC'), false),"
-                " set_config('qfc_worker.legacy_storage', coalesce($4, ''), false)",
-                lock_timeout, STATEMENT_TIMEOUT, queue->options.time_zone, queue->options.legacy_storage) < 0)
-        return -1;
-    return release_probe(setup, error);
-}
 
 static int make_marker(struct qfc_queue *queue, struct qfc_error *error)
 {
@@ -62,29 +21,13 @@ static int make_marker(struct qfc_queue *queue, struct qfc_error *error)
     return 0;
 }
 
-static int open_connection(uv_loop_t *loop, struct qfc_queue *queue, struct qfc_error *error)
+/* The lanes that come later need these, too. */
+static int keep_texts(struct qfc_queue *queue, const struct qfc_queue_options *options, struct qfc_error *error)
 {
-    struct qfc_statements setup = {0};
-    if (make_setup(queue, &setup, error) < 0) {
-        qfc_statements_free(&setup);
-        return -1;
-    }
-    struct qfc_pg_options options = {
-        .conninfo = queue->options.conninfo,
-        .application_name = queue->marker,
-        .connect_ms = CONNECT_MS,
-        .answer_ms = ANSWER_MS,
-        .retry_min_ms = RETRY_MIN_MS,
-        .retry_max_ms = RETRY_MAX_MS,
-        .setup = &setup,
-        .on_setup = on_setup,
-        .on_state = on_state,
-        .on_notice = on_notice,
-        .userdata = queue,
-    };
-    queue->pg = qfc_pg_new(loop, &options, error);
-    qfc_statements_free(&setup);
-    return queue->pg ? 0 : -1;
+    queue->conninfo = strdup(options->conninfo);
+    queue->time_zone = strdup(options->time_zone ? options->time_zone : "UTC");
+    queue->legacy_storage = strdup(options->legacy_storage ? options->legacy_storage : "");
+    return queue->conninfo && queue->time_zone && queue->legacy_storage ? 0 : qfc_fail_memory(error);
 }
 
 struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options *options, struct qfc_error *error)
@@ -94,8 +37,10 @@ struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options 
         qfc_fail_memory(error);
         return NULL;
     }
+    queue->loop = loop;
     queue->options = *options;
-    bool open = make_marker(queue, error) == 0 && open_connection(loop, queue, error) == 0;
+    bool open = keep_texts(queue, options, error) == 0 && make_marker(queue, error) == 0 &&
+                lane_open(queue, LANE_CLAIMS, error) == 0;
     queue->options.conninfo = queue->options.host = NULL; /* they were copied */
     queue->options.time_zone = queue->options.legacy_storage = NULL;
     if (open)
@@ -108,16 +53,15 @@ void qfc_queue_free(struct qfc_queue *queue)
 {
     if (!queue)
         return;
-    if (queue->pg)
-        qfc_pg_free(queue->pg);
+    lanes_close(queue);
     while (queue->calls)
         end_call(queue->calls);
+    if (queue->conninfo)
+        explicit_bzero(queue->conninfo, strlen(queue->conninfo));
+    free(queue->conninfo);
+    free(queue->time_zone);
+    free(queue->legacy_storage);
     free(queue);
-}
-
-bool qfc_queue_ready(const struct qfc_queue *queue)
-{
-    return qfc_pg_state(queue->pg) == QFC_PG_READY;
 }
 
 const char *qfc_queue_release(const struct qfc_queue *queue)

@@ -55,7 +55,8 @@ static const struct feature {
 
 /* clang-format off */
 static const char probe_sql[] =
-    "SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::boolean AS read_only,"
+    "SELECT pg_backend_pid() AS session, pg_is_in_recovery() AS standby,"
+    " current_setting('transaction_read_only')::boolean AS read_only,"
     " current_setting('server_version_num')::integer < 130000 AS too_old,"
     " current_setting('server_version') AS server_version, current_database() AS database,"
     " to_regclass('core_job') IS NOT NULL AS core_job,"

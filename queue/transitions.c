@@ -16,15 +16,25 @@ static const char *container_or_marker(const struct qfc_queue *queue, const char
     return container && *container ? container : queue->marker;
 }
 
+/* From this size of its texts on a batch takes PostgreSQL longer than others should wait. */
+#define BULK_BYTES (256 * 1024)
+
+static enum lane_kind lane_for(const struct qfc_job *job, size_t bytes)
+{
+    if (job->patient)
+        return LANE_PATIENT;
+    return bytes >= BULK_BYTES ? LANE_BULK : LANE_QUICK;
+}
+
 /* Sends the row's statement, which was `added` to the list well or not, with the job type's writes behind it. */
-static int send_transition(struct qfc_queue *queue, int added, struct qfc_statements *statements,
+static int send_transition(struct qfc_queue *queue, enum lane_kind kind, int added, struct qfc_statements *statements,
                            struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
     if (added == 0)
         added = qfc_statements_move(statements, writes, error);
     if (added < 0)
         qfc_statements_free(writes);
-    return send_fenced(queue, added, statements, done, userdata, error);
+    return send_fenced(queue, kind, added, statements, done, userdata, error);
 }
 
 /* Gives a query the values that it asks for: PostgreSQL refuses one that is not used. */
@@ -43,7 +53,7 @@ int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const cha
     int r = QFC_ADD(&statements, error, fence_sql, job->id, queue->marker, container_or_marker(queue, container));
     for (size_t i = 0; r == 0 && i < count; i++)
         r = add_read(&statements, reads[i], job, error);
-    return send_fenced(queue, r, &statements, done, userdata, error);
+    return send_fenced(queue, lane_for(job, 0), r, &statements, done, userdata, error);
 }
 
 int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,
@@ -54,7 +64,7 @@ int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const 
                     "WITH mine AS (UPDATE core_job SET status = 'started', container_id = $3, started_at = now(),"
                     " docker_started_at = now(), finished_at = NULL, docker_finished_at = NULL" WHERE_OURS UPDATE_FENCE,
                     job->id, queue->marker, container);
-    return send_transition(queue, r, &statements, writes, done, userdata, error);
+    return send_transition(queue, lane_for(job, 0), r, &statements, writes, done, userdata, error);
 }
 
 int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
@@ -86,7 +96,8 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
         {ending->container ? ending->container : "", QFC_VALUE_COPY},
     };
     int r = qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error);
-    return send_transition(queue, r, &statements, writes, done, userdata, error);
+    size_t bytes = strlen(ending->output) + (ending->feedback ? strlen(ending->feedback) : 0);
+    return send_transition(queue, lane_for(job, bytes), r, &statements, writes, done, userdata, error);
 }
 
 int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
@@ -106,11 +117,11 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
     struct qfc_statements statements = {0};
     int r = QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, how->container),
                     attempts, faults, how->reason, delay);
-    return send_transition(queue, r, &statements, writes, done, userdata, error);
+    return send_transition(queue, lane_for(job, 0), r, &statements, writes, done, userdata, error);
 }
 
 int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_pg_done *done, void *userdata,
                     struct qfc_error *error)
 {
-    return send_fenced(queue, 0, writes, done, userdata, error);
+    return send_fenced(queue, LANE_BULK, 0, writes, done, userdata, error);
 }

@@ -413,8 +413,13 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
     enter(job, to);
 }
 
+/* PostgreSQL's lock_not_available. */
+#define LOCKED "55P03"
+
 void job_ended(struct job *job, const struct qfc_error *error)
 {
+    if (error && strcmp(error->sqlstate, LOCKED) == 0)
+        job->row.patient = true;
     job_moved(job, error ? event_of(job, error) : EVENT_DONE, error);
 }
 

@@ -1,5 +1,9 @@
 /*
  * When to claim, and looking after the rows that are ours.
+ *
+ * A worker with a free slot asks for jobs when it hears of one (setup-db), when one of its own has ended, and otherwise
+ * again and again: soon after the last job, then less and less often. One that has nothing to do only looks, which costs
+ * less than a claim. All that hear of the same job take turns, so that it is claimed once and looked at by the others.
  */
 #include "worker_private.h"
 
@@ -9,25 +13,56 @@
 /* How often the rows that are ours are looked at: deletion and lost ownership are noticed so. */
 #define WATCH_MS 3000
 
-/* How often the tokens of jobs that have ended are looked for. */
-#define TOKEN_SWEEP_MS 30000
+/* How often the tokens of jobs that have ended are deleted, and the workers counted. */
+#define UPKEEP_MS 30000
 
-/* Spread by a quarter to both sides, so that many workers do not march in step. */
-static uint64_t poll_delay_ms(const struct qfc_worker *worker)
+/* The first look after a job; each further one comes after twice the time, up to QFC_WORKER_POLL_MS. */
+#define POLL_MIN_MS 50
+
+/* Between two workers' turns. */
+#define TURN_MS 3
+
+/* How long a claim whose answer was lost may still be committed. */
+#define STRAYS_MS 120000
+
+static void look(struct qfc_worker *worker);
+
+static bool has_slot(const struct qfc_worker *worker)
 {
-    uint64_t delay = (uint64_t)worker->settings->poll_ms;
-    return delay - delay / 4 + (uint64_t)random() % (delay / 2 + 1);
+    unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
+    return busy_jobs(worker) < slots;
+}
+
+static bool may_ask(const struct qfc_worker *worker)
+{
+    return !worker->asking && !worker->stopping && !worker->closing && has_slot(worker) && worker->engine_ready &&
+           qfc_queue_ready(worker->queue);
 }
 
 static void on_poll(uv_timer_t *timer)
 {
-    schedule(timer->data);
+    look(timer->data);
 }
 
+/*
+ * Many workers do not march in step: the first look comes at a random time. Later ones come exactly after poll_ms, so
+ * that an idle worker sends no more than one statement in that time.
+ */
 static void look_again_later(struct qfc_worker *worker)
 {
-    if (!worker->closing)
-        uv_timer_start(&worker->poll, on_poll, poll_delay_ms(worker), 0);
+    if (worker->closing)
+        return;
+    uint64_t most = (uint64_t)worker->settings->poll_ms, delay = worker->poll_delay_ms;
+    if (delay == 0)
+        delay = 1 + (uint64_t)random() % most;
+    worker->poll_delay_ms = worker->poll_delay_ms == 0 || 2 * delay > most ? most : 2 * delay;
+    uv_timer_start(&worker->poll, on_poll, delay < most ? delay : most, 0);
+}
+
+/* Something happened: look soon, and then less and less often. */
+static void be_attentive(struct qfc_worker *worker)
+{
+    worker->poll_delay_ms = POLL_MIN_MS;
 }
 
 static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
@@ -59,19 +94,39 @@ static void consider_end(struct qfc_worker *worker, const struct qfc_claim *clai
     }
 }
 
+/* The answer to a claim or a look is there. */
+static void asked(struct qfc_worker *worker)
+{
+    bool again = worker->news;
+    worker->asking = worker->news = false;
+    if (again)
+        schedule(worker);
+    else
+        look_again_later(worker);
+    stop_when_idle(worker);
+}
+
+static void say_claim_trouble(struct qfc_worker *worker, const struct qfc_error *error)
+{
+    if (error->kind == QFC_ERROR_UNKNOWN)
+        worker->strays_until_ms = uv_now(&worker->loop) + STRAYS_MS;
+    if (is_news(worker->claim_trouble, error->message))
+        qfc_log(QFC_LOG_WARNING, NULL, "%s; this is said once, and tried again", error->message);
+}
+
 static void on_claimed(void *userdata, const struct qfc_error *error, const struct qfc_claim *claim)
 {
     struct qfc_worker *worker = userdata;
-    worker->claiming = false;
-    if (error && is_news(worker->claim_trouble, error->message)) {
-        qfc_log(QFC_LOG_WARNING, NULL, "%s; this is said once, and tried again", error->message);
-    } else if (!error) {
+    if (error) {
+        say_claim_trouble(worker, error);
+    } else {
         worker->claim_trouble[0] = '\0';
+        if (claim->count > 0)
+            be_attentive(worker);
         begin_jobs(worker, claim);
         consider_end(worker, claim);
     }
-    look_again_later(worker);
-    stop_when_idle(worker);
+    asked(worker);
 }
 
 /* The ids of all our jobs, in an array to be freed; null without memory. */
@@ -84,36 +139,92 @@ static const char **known_ids(const struct qfc_worker *worker, size_t *ret_count
     return known;
 }
 
-static int claim(struct qfc_worker *worker, unsigned slots, struct qfc_error *error)
+static int claim(struct qfc_worker *worker, struct qfc_error *error)
 {
+    unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
     size_t count;
     const char **known = known_ids(worker, &count);
     if (!known)
         return qfc_fail_memory(error);
-    int r = qfc_queue_claim(worker->queue, slots, known, count, on_claimed, worker, error);
+    int r = qfc_queue_claim(worker->queue, slots - busy_jobs(worker), known, count, on_claimed, worker, error);
     free(known);
     return r;
 }
 
+/* Takes the result of sending a question. */
+static void ask(struct qfc_worker *worker, int sent, const struct qfc_error *error)
+{
+    worker->asking = sent == 0;
+    if (sent == 0)
+        return;
+    qfc_log(QFC_LOG_ERROR, NULL, "%s", error->message);
+    look_again_later(worker);
+}
+
 void schedule(struct qfc_worker *worker)
 {
-    unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
-    if (worker->claiming || worker->stopping || worker->closing || busy_jobs(worker) >= slots ||
-        !worker->engine_ready || !qfc_queue_ready(worker->queue))
-        return;
     struct qfc_error error = QFC_NO_ERROR;
+    worker->news |= worker->asking;
+    if (!may_ask(worker))
+        return;
     uv_timer_stop(&worker->poll);
-    if (claim(worker, slots - busy_jobs(worker), &error) == 0) {
-        worker->claiming = true;
+    ask(worker, claim(worker, &error), &error);
+}
+
+static void keep_up(struct qfc_worker *worker, const struct qfc_look *look)
+{
+    worker->rank = look->rank;
+    worker->workers = look->workers;
+    if (look->upkept > 0)
+        qfc_log(QFC_LOG_INFO, NULL, "deleted %u tokens of jobs that have ended", look->upkept);
+}
+
+static void on_looked(void *userdata, const struct qfc_error *error, const struct qfc_look *look)
+{
+    struct qfc_worker *worker = userdata;
+    if (!error && look->kept_up)
+        keep_up(worker, look);
+    if (!error)
+        worker->news |= look->work;
+    asked(worker);
+}
+
+static void look(struct qfc_worker *worker)
+{
+    struct qfc_error error = QFC_NO_ERROR;
+    if (worker->mode != QFC_WORKER_RUN) {
+        schedule(worker); /* these modes must know how many jobs are pending */
         return;
     }
-    qfc_log(QFC_LOG_ERROR, NULL, "%s", error.message);
-    look_again_later(worker);
+    if (!may_ask(worker))
+        return;
+    uint64_t now = uv_now(&worker->loop);
+    bool upkeep = now >= worker->upkeep_ms;
+    uv_timer_stop(&worker->poll);
+    if (upkeep)
+        worker->upkeep_ms = now + UPKEEP_MS;
+    ask(worker, qfc_queue_look(worker->queue, upkeep ? qfc_token_sweep_sql : NULL, on_looked, worker, &error), &error);
+}
+
+/* The first in turn claims; the others look, each a little later, in case those before have no slot free. */
+void scheduler_news(void *userdata, unsigned about)
+{
+    struct qfc_worker *worker = userdata;
+    unsigned workers = worker->workers > 0 ? worker->workers : 1;
+    unsigned turn = (worker->rank + about) % workers;
+    be_attentive(worker);
+    if (turn == 0)
+        schedule(worker);
+    else if (worker->asking)
+        worker->news = true;
+    else if (may_ask(worker) && uv_timer_get_due_in(&worker->poll) > turn * TURN_MS)
+        uv_timer_start(&worker->poll, on_poll, turn * TURN_MS, 0);
 }
 
 void scheduler_job_ended(struct qfc_worker *worker)
 {
     worker->said_waiting = false;
+    be_attentive(worker);
     schedule(worker);
     stop_when_idle(worker);
 }
@@ -157,7 +268,7 @@ static void on_strays(void *userdata, const struct qfc_error *error, const struc
 
 /*
  * A claim whose answer was lost leaves rows that are `queued` with our marker and that we know nothing of; its commit
- * may even come after the connection's end. So they are looked for again and again.
+ * may even come after the connection's end. So they are looked for again and again for a while.
  */
 static void return_strays(struct qfc_worker *worker)
 {
@@ -168,31 +279,13 @@ static void return_strays(struct qfc_worker *worker)
     free(known);
 }
 
-static void on_tokens_swept(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
-{
-    int count = error ? 0 : PQntuples(results->items[0]);
-    if (count > 0)
-        qfc_log(QFC_LOG_INFO, NULL, "deleted %d tokens of jobs that have ended", count);
-}
-
-/* A worker that died has left its jobs' tokens behind. */
-static void sweep_tokens(struct qfc_worker *worker)
-{
-    struct qfc_statements writes = {0};
-    worker->tokens_swept_ms = uv_now(&worker->loop);
-    if (qfc_token_sweep(&writes, NULL) < 0 || qfc_queue_write(worker->queue, &writes, on_tokens_swept, NULL, NULL) < 0)
-        qfc_statements_free(&writes);
-}
-
 static void on_watch(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
     if (!qfc_queue_ready(worker->queue))
         return;
-    if (!worker->claiming)
+    if (!worker->asking && uv_now(&worker->loop) < worker->strays_until_ms)
         return_strays(worker);
-    if (worker->tokens_swept_ms == 0 || uv_now(&worker->loop) - worker->tokens_swept_ms > TOKEN_SWEEP_MS)
-        sweep_tokens(worker);
     if (worker->watching || worker->job_count == 0)
         return;
     const char **ids = calloc(2 * worker->job_count, sizeof *ids);

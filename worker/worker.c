@@ -14,9 +14,6 @@
 /* How long after the second signal what can still be written is waited for. */
 #define GIVE_UP_MS 8000
 
-/* For a row that somebody else has locked; then the step is tried again, and others have their turn. */
-#define LOCK_TIMEOUT_MS 2000
-
 /* For one request to a storage. */
 #define STORE_DEADLINE_MS 20000
 
@@ -79,8 +76,8 @@ void stop_now(struct qfc_worker *worker, enum qfc_exit exit_code)
 
 void stop_when_idle(struct qfc_worker *worker)
 {
-    bool claiming = worker->claiming && qfc_queue_ready(worker->queue);
-    if (worker->stopping && worker->job_count == 0 && !claiming)
+    bool asking = worker->asking && qfc_queue_ready(worker->queue);
+    if (worker->stopping && worker->job_count == 0 && !asking)
         stop_now(worker, worker->exit_code);
 }
 
@@ -187,9 +184,9 @@ static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
         .host = host,
         .time_zone = worker->settings->time_zone,
         .legacy_storage = qfc_stores_legacy(worker->stores),
-        .lock_timeout_ms = LOCK_TIMEOUT_MS,
         .on_state = database_state,
         .on_notice = on_notice,
+        .on_news = scheduler_news,
         .userdata = worker,
     };
     worker->queue = qfc_queue_new(&worker->loop, &options, error);

@@ -160,12 +160,16 @@ struct qfc_worker {
 
     struct job *jobs;
     unsigned job_count;
-    bool claiming;     /* a claim is under way */
+    bool asking;       /* a claim or a look is under way */
+    bool news;         /* and something has happened since it was sent */
     bool said_waiting; /* --drain: what is pending cannot be claimed now */
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
     bool watching;
-    uint64_t tokens_swept_ms; /* on the loop's clock; 0: not yet */
+    uint64_t poll_delay_ms;   /* until the next look; 0: not yet known */
+    uint64_t upkeep_ms;       /* when it is due, on the loop's clock, like the next */
+    uint64_t strays_until_ms; /* a claim of ours may have been committed without our knowing */
+    unsigned rank, workers;   /* our place among the workers that hear of new jobs, and their number */
 
     bool engine_ready;
     bool probing;
@@ -250,8 +254,11 @@ int describe_container(struct job *job, struct qfc_error *error);
 
 /* scheduler.c */
 
-/* Looks for jobs if there is a free slot and all that a job needs. May be called at any time. */
+/* Claims if there is a free slot and all that a job needs. May be called at any time. */
 void schedule(struct qfc_worker *worker);
+
+/* There may be a new job. */
+void scheduler_news(void *userdata, unsigned about);
 
 /* A job has ended and is about to be freed. */
 void scheduler_job_ended(struct qfc_worker *worker);

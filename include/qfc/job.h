@@ -16,4 +16,5 @@ struct qfc_job {
     char triggered_by[QFC_ID_SIZE]; /* core_user.id, as text */
     unsigned attempt;               /* 1 for the first */
     unsigned faults;                /* earlier attempts that count against the limit */
+    bool patient; /* somebody holds the lock of a row that it needs: it waits where it holds up no other */
 };

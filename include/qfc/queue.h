@@ -29,11 +29,13 @@ struct qfc_queue_options {
      * qfc_worker.legacy_storage names its legacy storage, "" for null. */
     const char *time_zone;
     const char *legacy_storage;
-    unsigned lock_timeout_ms; /* how long a statement waits for somebody else's row lock */
     /* The connection stands and the database is one that we know (`why` null), or does not (`why` and when the next
      * try comes). Called on each change and on each failed try. */
     void (*on_state)(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);
     void (*on_notice)(void *userdata, const char *severity, const char *message); /* may be null */
+    /* A notification of QFC_QUEUE_CHANNEL: there may be something to claim. `about` is a number that the workers that
+     * hear it take turns by: 0 to 255. May be null. */
+    void (*on_news)(void *userdata, unsigned about);
     void *userdata;
 };
 
@@ -65,6 +67,23 @@ const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue);
 
 /* The value that container_id has while a job of ours has no container. */
 const char *qfc_queue_marker(const struct qfc_queue *queue);
+
+/* What the triggers of setup-db notify of new jobs; the payload is two hexadecimal digits. */
+#define QFC_QUEUE_CHANNEL "qfc_worker"
+
+/*
+ * Is there something to claim? One statement, for those that have nothing to do. With `upkeep`, SQL without parameters
+ * that returns rows (DELETE ... RETURNING), it does that, too, and tells how many workers hear of new jobs.
+ */
+struct qfc_look {
+    bool work;
+    bool kept_up;           /* there was `upkeep`: the next three are set */
+    unsigned upkept;        /* rows that it returned */
+    unsigned rank, workers; /* our place among the workers (0 is the first), and their number */
+};
+typedef void qfc_queue_looked(void *userdata, const struct qfc_error *error, const struct qfc_look *look);
+int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, qfc_queue_looked *done, void *userdata,
+                   struct qfc_error *error);
 
 /*
  * Claims up to `slots` jobs, at most one per project, oldest first, in one round trip. Within one transaction the
@@ -98,6 +117,8 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
                     qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
 /*
+ * Each of the following goes through a connection where it holds up no other job, by its size and by job->patient.
+ *
  * The transitions of a claimed job. `writes` holds the job type's own statements, with {names}; they become part of
  * the same transaction, after the job's row is written, and the list is emptied. Errors: LOST (the row is gone, or
  * somebody else has ended it; sqlstate is empty), TAKEN, CHANGED, AGAIN, UNKNOWN (ask again: all of these may be
@@ -147,6 +168,6 @@ struct qfc_return {
 int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
                        struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
-/* Writes that need no fence, since they are about no row of core_job. The list is emptied. */
+/* Statements that need no fence, since they write to no row of core_job; nothing waits for them. The list is emptied. */
 int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_pg_done *done, void *userdata,
                     struct qfc_error *error);

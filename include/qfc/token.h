@@ -25,6 +25,6 @@ int qfc_token_revoke(struct qfc_statements *writes, const char *key, struct qfc_
 /* Adds the statement that deletes all tokens of the job: for a transaction that makes sure that the job is ours. */
 int qfc_token_delete(struct qfc_statements *writes, const struct qfc_job *job, struct qfc_error *error);
 
-/* Adds the statement that deletes the tokens of jobs that are not active, whoever made them; the keys of QFieldCloud's
- * own workers are not touched. Its result has a row for each. */
-int qfc_token_sweep(struct qfc_statements *writes, struct qfc_error *error);
+/* Deletes the tokens of jobs that are not active, whoever made them; the keys of QFieldCloud's own workers are not
+ * touched. Returns a row for each. */
+extern const char qfc_token_sweep_sql[];

@@ -234,7 +234,7 @@ int main(int argc, char **argv)
         .conninfo = getenv("QFC_TEST_DATABASE_URL"),
         .time_zone = value_of(argv, "zone"),
         .legacy_storage = value_of(argv, "legacy"),
-        .lock_timeout_ms = 2000,
+
         .on_state = on_state,
         .userdata = &finish,
     };

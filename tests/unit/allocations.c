@@ -449,8 +449,7 @@ static const struct qfc_job job = {.id = "6b1f", .project_id = "9a02", .type = "
     X(add_texts, QFC_ADD(list, error, "SELECT $1, $2", "a", "b"))                                                      \
     X(insert_token, qfc_token_insert(list, &job, "key", 60, error))                                                    \
     X(revoke_token, qfc_token_revoke(list, "key", error))                                                              \
-    X(delete_token, qfc_token_delete(list, &job, error))                                                               \
-    X(sweep_tokens, qfc_token_sweep(list, error))
+    X(delete_token, qfc_token_delete(list, &job, error))
 
 #define DEFINE_LIST_SCENARIO(name, call)                                                                               \
     static int name(struct qfc_error *error)                                                                           \
