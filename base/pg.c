@@ -215,14 +215,14 @@ enum qfc_pg_state qfc_pg_state(const struct qfc_pg *pg)
     return pg->phase == PG_READY ? QFC_PG_READY : QFC_PG_DOWN;
 }
 
-int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, int flags, qfc_pg_done *done, void *userdata,
+int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
                 struct qfc_pg_batch **ret_batch, struct qfc_error *error)
 {
     if (statements->count == 0)
         return qfc_fail(error, QFC_ERROR_BUG, 0, "a batch without statements");
     if (pg->freed)
         return qfc_fail(error, QFC_ERROR_BUG, 0, "a batch for a connection that was freed");
-    struct qfc_pg_batch *batch = pg_batch_new(pg, statements, flags, done, userdata);
+    struct qfc_pg_batch *batch = pg_batch_new(pg, statements, done, userdata);
     if (!batch)
         return qfc_fail_memory(error);
     batch->own = *statements;

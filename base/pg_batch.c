@@ -1,15 +1,14 @@
 /*
  * Batches: from the queue through the pipeline to their `done`.
  *
- * A transaction has two sync points, BEGIN; statements; sync; COMMIT; sync, all sent at once: an error makes the
- * server skip what follows up to the next sync point, and a COMMIT that were skipped, too, would leave the failed
- * transaction open for the next batch. Behind a sync point of its own it always runs, and rolls back what has failed.
+ * A batch is its statements and one sync point. An error makes the server skip what follows up to there, so each
+ * command is answered, be it by "skipped", and answers are told apart by counting alone: a statement has one, and one
+ * more before it where it is parsed under a name (pg_prepared.c).
  */
 #include "pg_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* How many batches are under way at once: each of them has an unknown end when the connection breaks. */
 #define IN_FLIGHT_MAXIMUM 16
@@ -23,25 +22,26 @@ static bool has_secret(const struct qfc_statements *list)
     return false;
 }
 
-struct qfc_pg_batch *pg_batch_new(struct qfc_pg *pg, const struct qfc_statements *list, int flags, qfc_pg_done *done,
+struct qfc_pg_batch *pg_batch_new(struct qfc_pg *pg, const struct qfc_statements *list, qfc_pg_done *done,
                                   void *userdata)
 {
     struct qfc_pg_batch *batch = calloc(1, sizeof(*batch));
     PGresult **items = calloc(list->count, sizeof(PGresult *));
+    struct pg_way *ways = calloc(list->count, sizeof(*ways));
 
-    if (!batch || !items) {
+    if (!batch || !items || !ways) {
         free(batch);
         free(items);
+        free(ways);
         return NULL;
     }
     batch->pg = pg;
     batch->list = list;
-    batch->flags = flags;
     batch->secret = has_secret(list);
     batch->done = done;
     batch->userdata = userdata;
     batch->results = (struct qfc_pg_results){items, list->count};
-    batch->syncs = flags & QFC_PG_TRANSACTION ? 2 : 1;
+    batch->ways = ways;
     return batch;
 }
 
@@ -50,6 +50,7 @@ void pg_batch_free(struct qfc_pg_batch *batch)
     for (size_t i = 0; i < batch->results.count; i++)
         PQclear(batch->results.items[i]);
     free(batch->results.items);
+    free(batch->ways);
     qfc_statements_free(&batch->own);
     free(batch);
 }
@@ -66,28 +67,31 @@ void pg_batches_free(struct pg_batches *batches)
 
 /* --- Sending ------------------------------------------------------------------------------------------------------ */
 
-static bool send_statement(PGconn *conn, const struct qfc_statement *statement)
+static bool send_statement(struct qfc_pg *pg, struct pg_way way, const struct qfc_statement *statement)
 {
     const char *values[QFC_STATEMENT_VALUES] = {NULL};
+    int count = (int)statement->count;
+    char name[PG_NAME_SIZE];
 
     for (size_t i = 0; i < statement->count; i++)
         values[i] = statement->values[i].text;
-    return PQsendQueryParams(conn, statement->sql, (int)statement->count, NULL, values, NULL, NULL, 0) == 1;
-}
-
-static bool send_word(PGconn *conn, const char *sql)
-{
-    return PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0) == 1;
-}
-
-static bool send_pipeline(PGconn *conn, const struct qfc_statements *list, bool transaction)
-{
-    if (transaction && !send_word(conn, "BEGIN"))
+    if (!way.text)
+        return PQsendQueryParams(pg->conn, statement->sql, count, NULL, values, NULL, NULL, 0) == 1;
+    pg_prepared_name(pg, way, name);
+    if (way.parse && PQsendPrepare(pg->conn, name, statement->sql, 0, NULL) != 1)
         return false;
-    for (size_t i = 0; i < list->count; i++)
-        if (!send_statement(conn, &list->items[i]))
+    return PQsendQueryPrepared(pg->conn, name, count, values, NULL, NULL, 0) == 1;
+}
+
+static bool send_statements(struct qfc_pg *pg, struct qfc_pg_batch *batch)
+{
+    batch->generation = pg->texts.generation;
+    for (size_t i = 0; i < batch->list->count; i++) {
+        batch->ways[i] = pg_prepared_way(pg, batch, batch->list->items[i].sql);
+        if (!send_statement(pg, batch->ways[i], &batch->list->items[i]))
             return false;
-    return !transaction || (PQpipelineSync(conn) == 1 && send_word(conn, "COMMIT"));
+    }
+    return true;
 }
 
 void pg_batch_send(struct qfc_pg *pg, struct qfc_pg_batch *batch)
@@ -95,7 +99,7 @@ void pg_batch_send(struct qfc_pg *pg, struct qfc_pg_batch *batch)
     batch->sent = true;
     TAILQ_INSERT_TAIL(&pg->in_flight, batch, link);
     pg->in_flight_count++;
-    bool whole = send_pipeline(pg->conn, batch->list, batch->flags & QFC_PG_TRANSACTION);
+    bool whole = send_statements(pg, batch);
     if (!whole || PQpipelineSync(pg->conn) != 1) {
         struct qfc_error error;
         pg_lost_error(pg, PQerrorMessage(pg->conn), &error);
@@ -127,10 +131,6 @@ static void check_complete(struct qfc_pg_batch *batch)
 {
     if (batch->error.kind != QFC_ERROR_NONE)
         return;
-    if ((batch->flags & QFC_PG_TRANSACTION) && !batch->committed) {
-        qfc_fail(&batch->error, QFC_ERROR_REFUSED, 0, "the server rolled the transaction back");
-        return;
-    }
     for (size_t i = 0; i < batch->results.count; i++)
         if (!batch->results.items[i])
             qfc_fail(&batch->error, QFC_ERROR_UNKNOWN, 0, "statement %zu of %zu was not answered", i + 1,
@@ -177,27 +177,37 @@ static void take_error(struct qfc_pg *pg, struct qfc_pg_batch *batch, const PGre
         pg_break(pg, &error);
     } else if (batch->error.kind == QFC_ERROR_NONE) {
         pg_result_error(result, batch, &batch->error);
+        pg_prepared_failed(pg, batch, result);
     }
 }
 
-static void take_answer(struct qfc_pg_batch *batch, PGresult *result)
+static bool parse_is_due(const struct qfc_pg_batch *batch)
 {
-    size_t before = batch->flags & QFC_PG_TRANSACTION ? 1 : 0;
-    size_t index = batch->answers - before;
+    return batch->at < batch->results.count && batch->ways[batch->at].parse && !batch->parsed;
+}
 
-    if (batch->answers >= before && index < batch->results.count) {
-        batch->results.items[index] = result;
-        return;
-    }
-    if (before && index == batch->results.count)
-        batch->committed = strcmp(PQcmdStatus(result), "COMMIT") == 0;
-    PQclear(result);
+/* On to the next answer. */
+static void count_answer(struct qfc_pg *pg, struct qfc_pg_batch *batch, bool done)
+{
+    bool parse = parse_is_due(batch);
+
+    if (parse)
+        pg_prepared_answered(pg, batch, done);
+    batch->parsed = parse;
+    batch->at += !parse;
+}
+
+static void take_answer(struct qfc_pg *pg, struct qfc_pg_batch *batch, PGresult *result)
+{
+    if (!parse_is_due(batch) && batch->at < batch->results.count)
+        batch->results.items[batch->at] = result;
+    else
+        PQclear(result);
+    count_answer(pg, batch, true);
 }
 
 static void take_sync(struct qfc_pg *pg, struct qfc_pg_batch *batch)
 {
-    if (--batch->syncs > 0)
-        return;
     TAILQ_REMOVE(&pg->in_flight, batch, link);
     pg->in_flight_count--;
     check_complete(batch);
@@ -223,20 +233,19 @@ static bool take_result(struct qfc_pg *pg, struct qfc_pg_batch *batch, PGresult 
     case PGRES_TUPLES_OK:
     case PGRES_COMMAND_OK:
     case PGRES_EMPTY_QUERY: /* nothing was asked, and that was done */
-        take_answer(batch, result);
-        batch->answers++;
+        take_answer(pg, batch, result);
         return true;
     case PGRES_PIPELINE_SYNC:
         take_sync(pg, batch);
         break;
     case PGRES_PIPELINE_ABORTED:
-        batch->answers++;
+        count_answer(pg, batch, false);
         break;
     case PGRES_FATAL_ERROR:
     case PGRES_NONFATAL_ERROR:
     case PGRES_BAD_RESPONSE:
         take_error(pg, batch, result);
-        batch->answers++;
+        count_answer(pg, batch, false);
         break;
     default:
         take_stranger(pg, PQresStatus(status));

@@ -100,6 +100,7 @@ void pg_hang_up(struct qfc_pg *pg)
     if (pg->conn)
         PQfinish(pg->conn);
     pg->conn = NULL;
+    pg_prepared_end(pg);
 }
 
 /* Doubles from the minimum to the maximum; up to a quarter less at random, so that many workers do not come as one. */
@@ -301,6 +302,7 @@ static void set_up(struct qfc_pg *pg)
 
     pg->phase = PG_SETTING_UP;
     pg->broken = false;
+    pg_prepared_begin(pg);
     PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
     if (PQsetnonblocking(pg->conn, 1) != 0 || PQenterPipelineMode(pg->conn) != 1) {
         fail_connect(pg);
@@ -309,7 +311,7 @@ static void set_up(struct qfc_pg *pg)
     if (pg->setup.count == 0) {
         on_setup_done(pg, NULL, NULL);
     } else {
-        struct qfc_pg_batch *batch = pg_batch_new(pg, &pg->setup, 0, on_setup_done, pg);
+        struct qfc_pg_batch *batch = pg_batch_new(pg, &pg->setup, on_setup_done, pg);
         if (batch)
             pg_batch_send(pg, batch);
         else {

@@ -172,12 +172,11 @@ void pg_result_error(const PGresult *result, const struct qfc_pg_batch *batch, s
 {
     const char *sqlstate = field(result, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    size_t number = batch->answers + 1 - (batch->flags & QFC_PG_TRANSACTION ? 1 : 0);
     char line[QFC_ERROR_MESSAGE_SIZE];
-    char what[48] = "commit";
+    char what[64] = "commit";
 
-    if (number >= 1 && number <= batch->results.count)
-        snprintf(what, sizeof(what), "statement %zu of %zu", number, batch->results.count);
+    if (batch->at < batch->results.count)
+        snprintf(what, sizeof(what), "statement %zu of %zu", batch->at + 1, batch->results.count);
     pg_one_line(line, sizeof(line), message ? message : PQresultErrorMessage(result));
     if (batch->secret && holds_secret(line, batch->list))
         snprintf(line, sizeof(line), "(message left out, it shows a secret value)");

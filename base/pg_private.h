@@ -2,7 +2,8 @@
  * What the files behind qfc/pg.h share.
  *
  * pg.c is the interface and the object's life; pg_lookup.c turns host names into addresses; pg_connect.c is the
- * connection's life and its traffic; pg_batch.c is what goes through it; pg_error.c puts libpq's words into errors.
+ * connection's life and its traffic; pg_batch.c is what goes through it; pg_prepared.c knows which statements have been
+ * prepared; pg_error.c puts libpq's words into errors.
  *
  * Every callback of libuv goes through pg_enter and pg_leave, and all of libpq is called in between: a caller's
  * callback that frees the object only marks it, and pg_leave of the outermost call takes it apart. For the same reason
@@ -24,20 +25,26 @@ enum pg_phase {
     PG_READY,
 };
 
+/* How a statement is sent. */
+struct pg_way {
+    unsigned short text; /* its number among the connection's texts, from 1; 0: as it is, without a name */
+    bool parse;          /* a Parse with the name goes before it, and has an answer of its own */
+};
+
 struct qfc_pg_batch {
     TAILQ_ENTRY(qfc_pg_batch) link;
     struct qfc_pg *pg;
     struct qfc_statements own;         /* empty once libpq has a copy, unless it holds secrets */
-    const struct qfc_statements *list; /* `own`, or the setup that belongs to the connection */
-    int flags;
+    const struct qfc_statements *list; /* `own`, or what belongs to the connection: its setup, DEALLOCATE */
     bool sent;
     bool secret;       /* there is a secret value in it: the server's words are not to be trusted with it */
     qfc_pg_done *done; /* null: nobody wants to know */
     void *userdata;
     struct qfc_pg_results results;
-    size_t answers;         /* commands answered, BEGIN and COMMIT included */
-    unsigned syncs;         /* sync points still to come */
-    bool committed;         /* COMMIT was answered by COMMIT */
+    struct pg_way *ways;    /* one per statement; all 0 until it is sent */
+    unsigned generation;    /* the texts' when it was sent */
+    size_t at;              /* the statement whose answer is due */
+    bool parsed;            /* its Parse is answered already */
     struct qfc_error error; /* the first one */
 };
 
@@ -45,6 +52,29 @@ TAILQ_HEAD(pg_batches, qfc_pg_batch);
 
 struct pg_lookup;
 struct pg_watch;
+
+#define PG_TEXTS_MAXIMUM 256
+#define PG_TEXTS_BYTES   ((size_t)256 * 1024)
+#define PG_NAME_SIZE     40
+
+/* A text that was sent on this connection. */
+struct pg_text {
+    char *sql;
+    size_t size;
+    enum { PG_TEXT_NOTED = 0, PG_TEXT_PARSING, PG_TEXT_PREPARED } state;
+    const struct qfc_pg_batch *parser; /* whose Parse is in flight */
+    unsigned number;                   /* of its name; a new one with each Parse */
+};
+
+struct pg_texts {
+    struct pg_text items[PG_TEXTS_MAXIMUM];
+    size_t count;
+    size_t bytes;
+    unsigned generation; /* changes when they are dropped */
+    unsigned number;     /* the last that was given */
+    uint64_t session;    /* a part of all names */
+    bool off;            /* nothing is prepared on this connection (any more) */
+};
 
 /* Hosts with their addresses, as the three lists that libpq takes. */
 struct pg_addresses {
@@ -79,6 +109,7 @@ struct qfc_pg {
     struct pg_addresses addresses;
     PGconn *conn;
     struct pg_watch *watch;
+    struct pg_texts texts;
     uint64_t heard_ms; /* when the socket last moved */
     bool broken;       /* the connection (or the attempt) is over, for the reason in `why` */
     struct qfc_error why;
@@ -112,7 +143,7 @@ void pg_unwatch(struct qfc_pg *pg);
 void pg_break(struct qfc_pg *pg, const struct qfc_error *why);
 
 /* pg_batch.c */
-struct qfc_pg_batch *pg_batch_new(struct qfc_pg *pg, const struct qfc_statements *list, int flags, qfc_pg_done *done,
+struct qfc_pg_batch *pg_batch_new(struct qfc_pg *pg, const struct qfc_statements *list, qfc_pg_done *done,
                                   void *userdata);
 void pg_batch_free(struct qfc_pg_batch *batch);
 void pg_batches_free(struct pg_batches *batches);
@@ -123,6 +154,17 @@ bool pg_batch_send_next(struct qfc_pg *pg);
 void pg_batch_take_results(struct qfc_pg *pg);
 /* Ends those in `ended`. */
 void pg_batch_end_lost(struct qfc_pg *pg, const struct qfc_error *why);
+
+/* pg_prepared.c */
+void pg_prepared_begin(struct qfc_pg *pg); /* on a new connection */
+void pg_prepared_end(struct qfc_pg *pg);
+/* Decides how a statement of this batch is sent, which is what the caller then does. */
+struct pg_way pg_prepared_way(struct qfc_pg *pg, const struct qfc_pg_batch *batch, const char *sql);
+void pg_prepared_name(const struct qfc_pg *pg, struct pg_way way, char out[PG_NAME_SIZE]);
+/* The Parse of the statement at `at` is answered: done, or skipped or refused. */
+void pg_prepared_answered(struct qfc_pg *pg, const struct qfc_pg_batch *batch, bool done);
+/* The batch has failed at `at` and its error is set: makes it QFC_ERROR_AGAIN where a stale name may be the reason. */
+void pg_prepared_failed(struct qfc_pg *pg, struct qfc_pg_batch *batch, const PGresult *result);
 
 /* pg_error.c */
 /* libpq's message as one line without the places in the server's source. */

@@ -121,7 +121,7 @@ int send_call(struct qfc_queue *queue, enum lane_kind kind, int added, struct qf
     if (r == 0)
         r = qfc_statements_expand(statements, queue->names, error);
     if (r == 0)
-        r = qfc_pg_send(lane->pg, statements, 0, answered, call, NULL, error);
+        r = qfc_pg_send(lane->pg, statements, answered, call, NULL, error);
     if (r < 0 && call)
         end_call(call);
     if (r < 0)

@@ -77,35 +77,36 @@ enum qfc_pg_state qfc_pg_state(const struct qfc_pg *pg);
 void qfc_pg_reconnect(struct qfc_pg *pg, const struct qfc_error *why);
 
 /*
- * The end of a batch. `error` is null when the sync point was reached without an error (for a transaction: when it is
- * committed); else `results` is null. Kinds: UNKNOWN (connection lost, or `answer_ms` passed, after the batch was sent
- * and before an error had come; a server that shuts down or ends the session is a lost connection), AGAIN
- * (serialization failure 40001, deadlock 40P01, lock timeout 55P03, statement timeout 57014, too many connections and
- * out of memory of class 53), REFUSED (any other error of the server: `sqlstate` tells), MEMORY. The message holds no
- * secret value.
+ * The end of a batch. `error` is null when the sync point was reached without an error: it is committed; else `results`
+ * is null. Kinds: UNKNOWN (connection lost, or `answer_ms` passed, after the batch was sent and before an error had
+ * come; a server that shuts down or ends the session is a lost connection), AGAIN (serialization failure 40001,
+ * deadlock 40P01, lock timeout 55P03, statement timeout 57014, too many connections and out of memory of class 53, a
+ * prepared statement that has gone stale), REFUSED (any other error of the server: `sqlstate` tells), MEMORY. The
+ * message holds no secret value.
  * Results end with the call, unless taken out by setting an item to null.
  */
 typedef void qfc_pg_done(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results);
 
 /*
  * Every batch is atomic and committed at its sync point: PostgreSQL runs what lies between two sync points in one
- * implicit transaction. QFC_PG_TRANSACTION makes that an explicit one, which only these need: LOCK TABLE, SAVEPOINT,
- * DECLARE, SET TRANSACTION, and SET LOCAL without a warning. It costs BEGIN and COMMIT, but no round trip; COMMIT
- * stands behind a sync point of its own, so that it also ends a transaction that has failed. Either way a statement
- * that fails takes the whole batch back, other batches are not touched, and a deferred constraint is an error of the
- * batch. BEGIN, COMMIT, ROLLBACK, COPY, and several commands in one statement have no place in a batch.
+ * implicit transaction. A statement that fails takes the whole batch back, other batches are not touched, and a
+ * deferred constraint is an error of the batch. BEGIN, COMMIT, ROLLBACK, COPY, several commands in one statement, and
+ * what only an explicit transaction takes (LOCK TABLE, SAVEPOINT, DECLARE) have no place in a batch.
+ *
+ * A statement whose text came before on the same connection is prepared, as long as there is room for its text (256
+ * texts, 256 KB); so what changes from call to call belongs into values, not into the text. That changes nothing but
+ * the time it takes, but for one thing: the types of its parameters are settled when it is prepared. When a column
+ * then changes its type, the first batch after that may fail for it: with AGAIN, or, where a value does not fit the
+ * type of before, with REFUSED (class 22). The one after it is prepared anew.
  */
-enum qfc_pg_flags {
-    QFC_PG_TRANSACTION = 1 << 0, /* an explicit transaction; the results of BEGIN and COMMIT are not counted */
-};
 
 /*
  * Queues a batch and empties `statements`: the list moves into the batch. Returns 0 and, where `ret_batch` is not
  * null, the batch for qfc_pg_cancel, valid until `done`; or -1 (QFC_ERROR_MEMORY, or QFC_ERROR_BUG for no statements),
- * with `statements` as it was. `done` is never called from within. Borrowed values must live until `done` or
- * qfc_pg_cancel.
+ * with `statements` as it was. `done` is never called from within. Borrowed values must
+ * live until `done` or qfc_pg_cancel.
  */
-int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, int flags, qfc_pg_done *done, void *userdata,
+int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, qfc_pg_done *done, void *userdata,
                 struct qfc_pg_batch **ret_batch, struct qfc_error *error);
 
 /*

@@ -1,314 +1,37 @@
 /*
- * The PostgreSQL connection against a real server: QFC_TEST_DATABASE_URL names a throwaway one, and
- * `$QFC_TEST_PG_CTL restart -m immediate` (stop, start) works on it.
+ * The PostgreSQL connection against a real server.
  */
-#include "qfc/pg.h"
+#include "pg_client.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#define APPLICATION "qfc live test"
-#define LARGE       ((size_t)50 * 1024 * 1024)
-#define HUGE        ((size_t)100 * 1024 * 1024)
-
-struct client {
-    uv_loop_t loop;
-    struct qfc_pg *pg;
-    struct qfc_pg_options options;
-    int ready;
-    int downs;
-    struct qfc_error why;
-    int refuse;
-    int notifies;
-    char channel[64];
-    char payload[64];
-    int notices;
-    char notice[128];
-    int ended; /* batches, of all */
-    int ticks;
-};
-
-/* A batch and how it ended. */
-struct end {
-    struct client *client;
-    int done;
-    int place; /* the how-many-eth batch of the client that ended */
-    struct qfc_error error;
-    bool succeeded;
-    size_t count;
-    PGresult *results[8]; /* taken over */
-    struct qfc_pg_batch *batch;
-};
-
-static const char *database_url;
-static const char *pg_ctl;
-
-/* --- A second, plain connection ----------------------------------------------------------------------------------- */
-
-static PGconn *other_connection(void)
-{
-    PGconn *conn = PQconnectdb(database_url);
-
-    if (PQstatus(conn) != CONNECTION_OK)
-        fail_msg("second connection: %s", PQerrorMessage(conn));
-    return conn;
-}
-
-static void other_run(PGconn *conn, const char *sql)
-{
-    PGresult *result = PQexec(conn, sql);
-    ExecStatusType status = PQresultStatus(result);
-
-    PQclear(result);
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-        fail_msg("%s: %s", sql, PQerrorMessage(conn));
-}
-
-static int other_number(PGconn *conn, const char *sql)
-{
-    PGresult *result = PQexec(conn, sql);
-    int number = PQntuples(result) == 1 ? atoi(PQgetvalue(result, 0, 0)) : -1;
-
-    PQclear(result);
-    return number;
-}
-
-static void control(const char *what)
-{
-    char command[1024];
-
-    snprintf(command, sizeof(command), "%s %s", pg_ctl, what);
-    if (system(command) != 0)
-        fail_msg("%s failed", command);
-}
-
-/* --- The client --------------------------------------------------------------------------------------------------- */
-
-static void on_state(void *userdata, enum qfc_pg_state state, const struct qfc_error *why, unsigned retry_ms)
-{
-    struct client *client = userdata;
-
-    if (state == QFC_PG_READY)
-        client->ready++;
-    else {
-        client->downs++;
-        client->why = *why;
-    }
-}
-
-static int on_setup(void *userdata, const struct qfc_pg_results *results, struct qfc_error *error)
-{
-    struct client *client = userdata;
-
-    assert_int_equal(results->count, 3);
-    assert_string_equal(qfc_pg_text(results->items[2], 0, "standby"), "f");
-    if (client->refuse == 0)
-        return 0;
-    client->refuse--;
-    return qfc_fail(error, QFC_ERROR_REFUSED, 0, "the server is a standby");
-}
-
-static void on_notice(void *userdata, const char *severity, const char *message)
-{
-    struct client *client = userdata;
-
-    client->notices++;
-    snprintf(client->notice, sizeof(client->notice), "%s %s", severity, message);
-}
-
-static void on_notify(void *userdata, const char *channel, const char *payload)
-{
-    struct client *client = userdata;
-
-    client->notifies++;
-    snprintf(client->channel, sizeof(client->channel), "%s", channel);
-    snprintf(client->payload, sizeof(client->payload), "%s", payload);
-}
-
-static void start_client(struct client *client, const char *conninfo)
-{
-    struct qfc_statements setup = {0};
-    struct qfc_error error = QFC_NO_ERROR;
-
-    assert_int_equal(uv_loop_init(&client->loop), 0);
-    assert_int_equal(qfc_statements_add(&setup, "LISTEN qfc_test", 0, NULL, &error), 0);
-    assert_int_equal(qfc_statements_add(&setup, "SET lock_timeout = '10s'", 0, NULL, &error), 0);
-    assert_int_equal(qfc_statements_add(&setup, "SELECT pg_is_in_recovery() AS standby", 0, NULL, &error), 0);
-    client->options.conninfo = conninfo;
-    client->options.application_name = APPLICATION;
-    client->options.connect_ms = 20000;
-    client->options.retry_min_ms = 20;
-    client->options.retry_max_ms = 200;
-    client->options.setup = &setup;
-    client->options.on_setup = on_setup;
-    client->options.on_state = on_state;
-    client->options.on_notice = on_notice;
-    client->options.on_notify = on_notify;
-    client->options.userdata = client;
-    client->pg = qfc_pg_new(&client->loop, &client->options, &error);
-    if (!client->pg)
-        fail_msg("%s", error.message);
-    qfc_statements_free(&setup);
-}
-
-static void wait_for(struct client *client, const int *counter, int value)
-{
-    while (*counter < value)
-        assert_true(uv_run(&client->loop, UV_RUN_ONCE) || *counter >= value);
-}
-
-static int open_client(void **state)
-{
-    struct client *client = calloc(1, sizeof(*client));
-    PGconn *conn = other_connection();
-
-    other_run(conn, "DROP TABLE IF EXISTS qfc_child, qfc_test CASCADE");
-    other_run(conn, "CREATE TABLE qfc_test (id int PRIMARY KEY, text text)");
-    other_run(conn, "CREATE TABLE qfc_child (id int REFERENCES qfc_test DEFERRABLE INITIALLY DEFERRED)");
-    PQfinish(conn);
-    start_client(client, database_url);
-    wait_for(client, &client->ready, 1);
-    *state = client;
-    return 0;
-}
-
-static int close_client(void **state)
-{
-    struct client *client = *state;
-
-    qfc_pg_free(client->pg);
-    uv_run(&client->loop, UV_RUN_DEFAULT);
-    int closed = uv_loop_close(&client->loop);
-    free(client);
-    return closed;
-}
-
-static void on_done(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
-{
-    struct end *end = userdata;
-
-    end->done++;
-    end->place = ++end->client->ended;
-    end->succeeded = !error;
-    end->error = error ? *error : QFC_NO_ERROR;
-    for (size_t i = 0; results && i < results->count && i < 8; i++) {
-        end->results[i] = results->items[i];
-        results->items[i] = NULL;
-    }
-    end->count = results ? results->count : 0;
-}
-
-static void send_list(struct client *client, struct end *end, int flags, struct qfc_statements *list)
-{
-    struct qfc_error error;
-
-    *end = (struct end){.client = client};
-    assert_int_equal(qfc_pg_send(client->pg, list, flags, on_done, end, &end->batch, &error), 0);
-}
-
-/* Sends statements without values, the last of them followed by null. */
-static void send_sql(struct client *client, struct end *end, int flags, ...)
-{
-    struct qfc_statements list = {0};
-    struct qfc_error error;
-    const char *sql;
-    va_list arguments;
-
-    va_start(arguments, flags);
-    while ((sql = va_arg(arguments, const char *)))
-        assert_int_equal(qfc_statements_add(&list, sql, 0, NULL, &error), 0);
-    va_end(arguments);
-    send_list(client, end, flags, &list);
-}
-
-static void wait_end(struct end *end)
-{
-    wait_for(end->client, &end->done, 1);
-}
-
-static void expect_success(struct end *end)
-{
-    wait_end(end);
-    if (!end->succeeded)
-        fail_msg("the batch failed: %s", end->error.message);
-}
-
-static void expect_error(struct end *end, enum qfc_error_kind kind, const char *sqlstate)
-{
-    wait_end(end);
-    assert_false(end->succeeded);
-    assert_string_equal(end->error.sqlstate, sqlstate);
-    assert_int_equal(end->error.kind, kind);
-}
-
-static void clear(struct end *end)
-{
-    for (size_t i = 0; i < 8; i++)
-        PQclear(end->results[i]);
-    *end = (struct end){0};
-}
-
-/* The number in the first column of the last result; the batch is cleared. */
-static int number_of(struct end *end)
-{
-    expect_success(end);
-    int number = atoi(PQgetvalue(end->results[end->count - 1], 0, 0));
-    clear(end);
-    return number;
-}
-
-static int ask_number(struct client *client, const char *sql)
-{
-    struct end end;
-
-    send_sql(client, &end, 0, sql, NULL);
-    return number_of(&end);
-}
-
-/* Waits until another session sees it. */
-static void wait_until(struct client *client, PGconn *conn, const char *sql)
-{
-    while (other_number(conn, sql) != 1)
-        uv_run(&client->loop, UV_RUN_NOWAIT);
-}
-
-#define OURS_WAITS                                                                                                     \
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = '" APPLICATION "' AND wait_event_type = 'Lock'"
-#define OURS_SLEEPS                                                                                                    \
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = '" APPLICATION "' AND wait_event = 'PgSleep'"
-#define KILL_OURS                                                                                                      \
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = '" APPLICATION "'"
+#define LARGE ((size_t)50 * 1024 * 1024)
+#define HUGE  ((size_t)100 * 1024 * 1024)
 
 /* --- Tests -------------------------------------------------------------------------------------------------------- */
 
 static void results_of_several_statements(void **state)
 {
+    static const char *const ids[][2] = {{"1", "4"}, {"2", "5"}, {"3", "6"}};
     struct client *client = *state;
     struct qfc_error error;
 
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
+    /* As it is, parsed under a name, by the name. */
+    for (int use = 0; use < 3; use++) {
         struct qfc_statements list = {0};
         struct end end;
         assert_int_equal(QFC_ADD(&list, &error, "INSERT INTO qfc_test VALUES ($1, $2), ($3, $4) RETURNING id AS \"No\"",
-                                 flags ? "1" : "3", "\xc3\xa4 'q'", flags ? "2" : "4", NULL),
+                                 ids[use][0], "\xc3\xa4 'q'", ids[use][1], NULL),
                          0);
         assert_int_equal(QFC_ADD(&list, &error, "UPDATE qfc_test SET text = text WHERE id = $1", "99"), 0);
         assert_int_equal(QFC_ADD(&list, &error, "SELECT text, $1::text AS none FROM qfc_test ORDER BY id", NULL), 0);
-        send_list(client, &end, flags, &list);
+        send_list(client, &end, &list);
         expect_success(&end);
         assert_int_equal(end.count, 3);
         assert_int_equal(PQresultStatus(end.results[0]), PGRES_TUPLES_OK);
-        assert_string_equal(qfc_pg_text(end.results[0], 1, "No"), flags ? "2" : "4");
+        assert_string_equal(qfc_pg_text(end.results[0], 1, "No"), ids[use][1]);
         assert_int_equal(PQresultStatus(end.results[1]), PGRES_COMMAND_OK);
         assert_string_equal(PQcmdTuples(end.results[1]), "0");
         assert_string_equal(qfc_pg_text(end.results[2], 0, "text"), "\xc3\xa4 'q'");
-        assert_null(qfc_pg_text(end.results[2], 1, "text"));
+        assert_null(qfc_pg_text(end.results[2], 2 * use + 1, "text"));
         assert_null(qfc_pg_text(end.results[2], 0, "none"));
         assert_null(qfc_pg_text(end.results[2], 0, "no such column"));
         assert_null(qfc_pg_text(end.results[2], 99, "text"));
@@ -321,9 +44,9 @@ static void a_batch_is_rolled_back_as_a_whole(void **state)
 {
     struct client *client = *state;
 
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
+    for (int use = 0; use < 3; use++) {
         struct end end;
-        send_sql(client, &end, flags, "INSERT INTO qfc_test VALUES (1, 'a')", "INSERT INTO qfc_test VALUES (2, 'b')",
+        send_sql(client, &end, "INSERT INTO qfc_test VALUES (1, 'a')", "INSERT INTO qfc_test VALUES (2, 'b')",
                  "INSERT INTO qfc_test VALUES (1, 'c')", "INSERT INTO qfc_test VALUES (3, 'd')", NULL);
         expect_error(&end, QFC_ERROR_REFUSED, "23505");
         assert_int_equal(end.count, 0);
@@ -341,12 +64,12 @@ static void a_failing_batch_between_two_good_ones_in_flight(void **state)
     PGconn *conn = other_connection();
     struct end one, two, three, four;
 
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
-        send_sql(client, &one, flags, "INSERT INTO qfc_test VALUES (1, 'a')", NULL);
-        send_sql(client, &two, flags, "INSERT INTO qfc_test VALUES (2, 'b')", "SELECT 1/0",
+    for (int use = 0; use < 3; use++) {
+        send_sql(client, &one, "INSERT INTO qfc_test VALUES (1, 'a')", NULL);
+        send_sql(client, &two, "INSERT INTO qfc_test VALUES (2, 'b')", "SELECT 1/0",
                  "INSERT INTO qfc_test VALUES (3, 'c')", NULL);
-        send_sql(client, &three, 0, "INSERT INTO qfc_test VALUES (4, 'd')", NULL);
-        send_sql(client, &four, QFC_PG_TRANSACTION, "INSERT INTO qfc_test VALUES (5, 'e')", NULL);
+        send_sql(client, &three, "INSERT INTO qfc_test VALUES (4, 'd')", NULL);
+        send_sql(client, &four, "INSERT INTO qfc_test VALUES (5, 'e')", NULL);
         expect_success(&four);
         expect_success(&one);
         expect_error(&two, QFC_ERROR_REFUSED, "22012");
@@ -368,10 +91,10 @@ static void a_deferred_constraint_fails_the_batch(void **state)
 {
     struct client *client = *state;
 
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
+    for (int use = 0; use < 3; use++) {
         struct end end, next;
-        send_sql(client, &end, flags, "INSERT INTO qfc_child VALUES (77)", NULL);
-        send_sql(client, &next, flags, "SELECT count(*) FROM qfc_child", NULL);
+        send_sql(client, &end, "INSERT INTO qfc_child VALUES (77)", NULL);
+        send_sql(client, &next, "SELECT count(*) FROM qfc_child", NULL);
         expect_error(&end, QFC_ERROR_REFUSED, "23503");
         assert_non_null(strstr(end.error.message, "commit: "));
         assert_int_equal(number_of(&next), 0);
@@ -387,7 +110,7 @@ static void success_means_committed(void **state)
         struct end end;
         char sql[64];
         snprintf(sql, sizeof(sql), "INSERT INTO qfc_test VALUES (%d)", i);
-        send_sql(client, &end, i % 2 ? QFC_PG_TRANSACTION : 0, sql, NULL);
+        send_sql(client, &end, sql, NULL);
         expect_success(&end);
         clear(&end);
         assert_int_equal(other_number(conn, "SELECT count(*) FROM qfc_test"), i + 1);
@@ -399,17 +122,13 @@ static void local_settings_end_with_the_batch(void **state)
 {
     struct client *client = *state;
 
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
+    for (int use = 0; use < 3; use++) {
         struct end end;
-        send_sql(client, &end, flags, "SELECT set_config('work_mem', '7MB', true)",
+        send_sql(client, &end, "SELECT set_config('work_mem', '7MB', true)",
                  "SELECT (current_setting('work_mem') = '7MB')::int", NULL);
         assert_int_equal(number_of(&end), 1);
         assert_int_equal(ask_number(client, "SELECT (current_setting('work_mem') = '7MB')::int"), 0);
     }
-    struct end end;
-    send_sql(client, &end, QFC_PG_TRANSACTION, "LOCK TABLE qfc_test", "SAVEPOINT a", "ROLLBACK TO a", NULL);
-    expect_success(&end);
-    clear(&end);
 }
 
 static void a_lock_timeout_is_worth_another_try(void **state)
@@ -419,12 +138,11 @@ static void a_lock_timeout_is_worth_another_try(void **state)
     struct end end;
 
     other_run(conn, "BEGIN; LOCK TABLE qfc_test");
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
-        send_sql(client, &end, flags, "SELECT set_config('lock_timeout', '30ms', true)", "SELECT * FROM qfc_test",
-                 NULL);
+    for (int use = 0; use < 3; use++) {
+        send_sql(client, &end, "SELECT set_config('lock_timeout', '30ms', true)", "SELECT * FROM qfc_test", NULL);
         expect_error(&end, QFC_ERROR_AGAIN, "55P03");
     }
-    send_sql(client, &end, 0, "SELECT set_config('statement_timeout', '30ms', true)", "SELECT pg_sleep(60)", NULL);
+    send_sql(client, &end, "SELECT set_config('statement_timeout', '30ms', true)", "SELECT pg_sleep(60)", NULL);
     expect_error(&end, QFC_ERROR_AGAIN, "57014");
     PQfinish(conn);
     assert_int_equal(ask_number(client, "SELECT count(*) FROM qfc_test"), 0);
@@ -438,8 +156,10 @@ static void a_serialization_failure_is_worth_another_try(void **state)
 
     other_run(conn, "INSERT INTO qfc_test VALUES (1, 'a')");
     other_run(conn, "BEGIN; UPDATE qfc_test SET text = 'b'");
-    send_sql(client, &end, QFC_PG_TRANSACTION, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
-             "UPDATE qfc_test SET text = 'c'", NULL);
+    send_sql(client, &end, "SET default_transaction_isolation = 'serializable'", NULL);
+    expect_success(&end);
+    clear(&end);
+    send_sql(client, &end, "UPDATE qfc_test SET text = 'c'", NULL);
     wait_until(client, conn, OURS_WAITS);
     other_run(conn, "COMMIT");
     expect_error(&end, QFC_ERROR_AGAIN, "40001");
@@ -454,16 +174,16 @@ static void a_terminated_backend(void **state)
     struct end sent, later;
 
     other_run(blocker, "BEGIN; LOCK TABLE qfc_test");
-    for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
-        send_sql(client, &sent, flags, "INSERT INTO qfc_test VALUES (1)", NULL);
+    for (int use = 0; use < 3; use++) {
+        send_sql(client, &sent, "INSERT INTO qfc_test VALUES (1)", NULL);
         wait_until(client, conn, OURS_WAITS);
         assert_int_equal(other_number(conn, KILL_OURS), 1);
-        wait_for(client, &client->downs, flags + 1);
-        send_sql(client, &later, 0, "SELECT 42", NULL);
+        wait_for(client, &client->downs, use + 1);
+        send_sql(client, &later, "SELECT 42", NULL);
         expect_error(&sent, QFC_ERROR_UNKNOWN, "57P01");
         assert_non_null(strstr(sent.error.message, "terminating connection due to administrator command"));
         assert_int_equal(number_of(&later), 42);
-        assert_int_equal(client->ready, flags + 2);
+        assert_int_equal(client->ready, use + 2);
     }
     PQfinish(blocker);
     PQfinish(conn);
@@ -482,21 +202,30 @@ static void a_backend_terminated_while_idle(void **state)
     PQfinish(conn);
 }
 
+static void control(const char *what)
+{
+    char command[1024];
+
+    snprintf(command, sizeof(command), "%s %s", pg_ctl, what);
+    if (system(command) != 0)
+        fail_msg("%s failed", command);
+}
+
 static void restart(struct client *client, const char *how)
 {
     struct end before, sent, waiting[3];
     int downs = client->downs;
     PGconn *conn = other_connection();
 
-    send_sql(client, &before, 0, "SELECT 1", NULL);
+    send_sql(client, &before, "SELECT 1", NULL);
     assert_int_equal(number_of(&before), 1);
-    send_sql(client, &sent, QFC_PG_TRANSACTION, "INSERT INTO qfc_test VALUES (1)", "SELECT pg_sleep(600)", NULL);
+    send_sql(client, &sent, "INSERT INTO qfc_test VALUES (1)", "SELECT pg_sleep(600)", NULL);
     wait_until(client, conn, OURS_SLEEPS);
     PQfinish(conn);
     control(how);
     wait_for(client, &client->downs, downs + 1);
     for (int i = 0; i < 3; i++)
-        send_sql(client, &waiting[i], 0, "SELECT count(*) FROM qfc_test", NULL);
+        send_sql(client, &waiting[i], "SELECT count(*) FROM qfc_test", NULL);
     wait_end(&sent);
     assert_int_equal(sent.error.kind, QFC_ERROR_UNKNOWN);
     if (strstr(how, "stop")) {
@@ -548,9 +277,9 @@ static void a_large_parameter_does_not_block(void **state)
     uv_timer_init(&client->loop, &timer);
     timer.data = client;
     other_run(conn, "BEGIN; LOCK TABLE qfc_test");
-    send_sql(client, &waiting, 0, "SELECT count(*) FROM qfc_test", NULL);
+    send_sql(client, &waiting, "SELECT count(*) FROM qfc_test", NULL);
     assert_int_equal(qfc_statements_add(&list, "SELECT length($1::text)", 1, &value, &error), 0);
-    send_list(client, &big, QFC_PG_TRANSACTION, &list);
+    send_list(client, &big, &list);
     wait_until(client, conn, OURS_WAITS);
     uv_timer_start(&timer, on_tick, 1, 1);
     wait_for(client, &client->ticks, 20);
@@ -575,8 +304,8 @@ static void large_parameters_there_and_back(void **state)
 
     for (int i = 0; i < 3; i++)
         assert_int_equal(qfc_statements_add(&list, "SELECT $1::text AS text", 1, &value, &error), 0);
-    send_list(client, &large, 0, &list);
-    send_sql(client, &small, 0, "SELECT 3", NULL);
+    send_list(client, &large, &list);
+    send_sql(client, &small, "SELECT 3", NULL);
     expect_success(&large);
     for (int i = 0; i < 3; i++)
         assert_true(strcmp(qfc_pg_text(large.results[i], 0, "text"), text) == 0);
@@ -590,7 +319,7 @@ static void a_large_result(void **state)
     struct client *client = *state;
     struct end end;
 
-    send_sql(client, &end, 0, "SELECT repeat('x', 50 * 1024 * 1024) AS text", "SELECT generate_series(1, 500000) AS n",
+    send_sql(client, &end, "SELECT repeat('x', 50 * 1024 * 1024) AS text", "SELECT generate_series(1, 500000) AS n",
              NULL);
     expect_success(&end);
     assert_int_equal(PQgetlength(end.results[0], 0, 0), LARGE);
@@ -610,7 +339,7 @@ static void notifications(void **state)
     assert_string_equal(client->channel, "qfc_test");
     assert_string_equal(client->payload, "from idle");
     other_run(conn, "BEGIN; LOCK TABLE qfc_test");
-    send_sql(client, &end, 0, "SELECT pg_notify('qfc_test', 'own')", "SELECT count(*) FROM qfc_test", NULL);
+    send_sql(client, &end, "SELECT pg_notify('qfc_test', 'own')", "SELECT count(*) FROM qfc_test", NULL);
     wait_until(client, conn, OURS_WAITS);
     other_run(conn, "COMMIT");
     expect_success(&end);
@@ -631,7 +360,7 @@ static void notices(void **state)
     struct client *client = *state;
     struct end end;
 
-    send_sql(client, &end, 0, "DO $$BEGIN RAISE WARNING 'look %', 'here'; END$$", "SELECT 1", NULL);
+    send_sql(client, &end, "DO $$BEGIN RAISE WARNING 'look %', 'here'; END$$", "SELECT 1", NULL);
     assert_int_equal(number_of(&end), 1);
     assert_int_equal(client->notices, 1);
     assert_string_equal(client->notice, "WARNING look here");
@@ -643,7 +372,7 @@ static void setup_refuses(void **state)
     struct end end;
 
     start_client(&client, database_url);
-    send_sql(&client, &end, 0, "SELECT 5", NULL);
+    send_sql(&client, &end, "SELECT 5", NULL);
     wait_for(&client, &client.downs, 2);
     assert_non_null(strstr(client.why.message, "the server is a standby"));
     assert_int_equal(end.done, 0);
@@ -691,13 +420,13 @@ static void cancelled(void **state)
     struct end sent, unsent, last;
 
     other_run(conn, "BEGIN; LOCK TABLE qfc_child");
-    send_sql(client, &sent, 0, "SELECT count(*) FROM qfc_child", "INSERT INTO qfc_test VALUES (1)", NULL);
+    send_sql(client, &sent, "SELECT count(*) FROM qfc_child", "INSERT INTO qfc_test VALUES (1)", NULL);
     wait_until(client, conn, OURS_WAITS);
-    send_sql(client, &unsent, 0, "INSERT INTO qfc_test VALUES (2)", NULL);
+    send_sql(client, &unsent, "INSERT INTO qfc_test VALUES (2)", NULL);
     qfc_pg_cancel(unsent.batch);
     qfc_pg_cancel(sent.batch);
     other_run(conn, "COMMIT");
-    send_sql(client, &last, 0, "SELECT sum(id) FROM qfc_test", NULL);
+    send_sql(client, &last, "SELECT sum(id) FROM qfc_test", NULL);
     assert_int_equal(number_of(&last), 1); /* the sent one has run, the other has not */
     assert_int_equal(sent.done, 0);
     assert_int_equal(unsent.done, 0);
@@ -716,7 +445,7 @@ static void a_thousand_batches(void **state)
         char number[16];
         snprintf(number, sizeof(number), "%d", i);
         assert_int_equal(QFC_ADD(&list, &error, "INSERT INTO qfc_test VALUES ($1::int) RETURNING id", number), 0);
-        send_list(client, &ends[i], i % 3 ? 0 : QFC_PG_TRANSACTION, &list);
+        send_list(client, &ends[i], &list);
     }
     for (int i = 0; i < 1000; i++) {
         expect_success(&ends[i]);
@@ -757,7 +486,7 @@ static void no_busy_loop(void **state)
         uv_run(&client->loop, UV_RUN_DEFAULT);
         assert_in_range(turns, 1, 20); /* idle first, then with a batch that waits */
         if (i == 0)
-            send_sql(client, &end, 0, "SELECT count(*) FROM qfc_test", NULL);
+            send_sql(client, &end, "SELECT count(*) FROM qfc_test", NULL);
     }
     PQfinish(conn);
     assert_int_equal(number_of(&end), 0);
@@ -768,7 +497,6 @@ static void no_busy_loop(void **state)
 
 int main(void)
 {
-#define LIVE(name) cmocka_unit_test_setup_teardown(name, open_client, close_client)
     const struct CMUnitTest tests[] = {
         LIVE(results_of_several_statements),
         LIVE(a_batch_is_rolled_back_as_a_whole),
@@ -793,12 +521,7 @@ int main(void)
         LIVE(no_busy_loop),
     };
 
-    database_url = getenv("QFC_TEST_DATABASE_URL");
-    pg_ctl = getenv("QFC_TEST_PG_CTL");
-    if (!database_url || !pg_ctl) {
-        fputs("QFC_TEST_DATABASE_URL and QFC_TEST_PG_CTL must name a throwaway PostgreSQL server\n", stderr);
+    if (begin_tests() < 0)
         return 1;
-    }
-    alarm(600); /* a test that waits for ever is to fail */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -558,7 +558,7 @@ static int send_to_pg(struct qfc_error *error)
     uv_loop_t loop;
     assert_int_equal(uv_loop_init(&loop), 0);
     struct qfc_pg *pg = qfc_pg_new(&loop, &options, error);
-    int r = pg ? qfc_pg_send(pg, &batch, 0, never_answered, NULL, NULL, error) : -1;
+    int r = pg ? qfc_pg_send(pg, &batch, never_answered, NULL, NULL, error) : -1;
     qfc_pg_free(pg);
     end_loop(&loop);
     qfc_statements_free(&setup);

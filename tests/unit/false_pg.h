@@ -39,8 +39,9 @@ enum act {
     RUBBISH_ANSWER,
     COPY_ANSWER,
     FAREWELL_AFTER_ANSWER,
-    ROLLBACK_ANSWER,
     SECRET_ANSWER,
+    CLOSE_IN_PARSE, /* of a statement with a name */
+    POOLER,         /* forgets at each sync point what has a name */
     GOOD,
 };
 
@@ -106,21 +107,17 @@ static void hang(int fd)
 
 static const char rubbish[] = "HTTP/1.1 400 Bad Request\r\nServer: not PostgreSQL\r\n\r\n";
 
-static void answer_execute(int fd, const struct server *server, bool bad, const char *sql)
+static void answer_execute(int fd, const struct server *server, bool bad)
 {
     char out[1024];
     size_t size = 0;
-    const char *tag = strcmp(sql, "COMMIT") == 0 ? "COMMIT" : "DO";
 
-    if (bad && server->act == ROLLBACK_ANSWER && strcmp(sql, "COMMIT") == 0)
-        tag = "ROLLBACK";
-    size += message(out + size, '1', "", 0);
     size += message(out + size, '2', "", 0);
     if (bad && server->act == COPY_ANSWER)
         size += message(out + size, 'H', "\0\0\0", 3);
     else {
         size += message(out + size, 'n', "", 0);
-        size += message(out + size, 'C', tag, strlen(tag) + 1);
+        size += message(out + size, 'C', "DO", 3);
     }
     put_all(fd, out, size);
 }
@@ -160,11 +157,33 @@ static bool misbehave(int fd, enum act act)
     return false;
 }
 
+/* Parse. Returns false when the conversation is over. */
+static bool answer_parse(int fd, const struct server *server, bool bad, const char *name)
+{
+    char out[16];
+
+    if (bad && *name && server->act == CLOSE_IN_PARSE)
+        return false;
+    put_all(fd, out, message(out, '1', "", 0));
+    return true;
+}
+
+/* Bind, whose answer comes with that to Execute. Returns false for a name that is not known. */
+static bool bind_name(int fd, const struct server *server, const char *name, const char *known)
+{
+    char out[1024];
+
+    if (server->act != POOLER || strcmp(name, known) == 0)
+        return true;
+    put_all(fd, out, error_message(out, 'E', "ERROR", "26000", "prepared statement does not exist"));
+    return false;
+}
+
 static void converse(int fd, const struct server *server)
 {
     int syncs = 0;
     bool aborted = false;
-    char sql[64] = "";
+    char name[64] = ""; /* the last that came with a Parse */
 
     for (;;) {
         char head[5];
@@ -177,19 +196,25 @@ static void converse(int fd, const struct server *server)
         if (length >= sizeof(body) || get_all(fd, body, length) < 0 || head[0] == 'X')
             return;
         bool bad = syncs >= server->setups;
-        if (head[0] == 'P')
-            snprintf(sql, sizeof(sql), "%s", body + strlen(body) + 1);
+        if (head[0] == 'P' && !aborted) {
+            snprintf(name, sizeof(name), "%.63s", body);
+            if (!answer_parse(fd, server, bad, name))
+                return;
+        }
+        if (head[0] == 'B' && !aborted)
+            aborted = !bind_name(fd, server, body + strlen(body) + 1, name);
         if (head[0] == 'E' && !aborted) {
             if (bad && !misbehave(fd, server->act))
                 return;
             aborted = bad && server->act == SECRET_ANSWER;
             if (!aborted)
-                answer_execute(fd, server, bad, sql);
+                answer_execute(fd, server, bad);
         }
         if (head[0] == 'S') {
             if (!answer_sync(fd, server, bad))
                 return;
             aborted = false;
+            name[0] = '\0';
             syncs++;
         }
     }

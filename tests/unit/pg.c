@@ -129,7 +129,7 @@ static void wait_for(struct client *client, const int *counter, int value)
         assert_true(uv_run(&client->loop, UV_RUN_ONCE) || *counter >= value);
 }
 
-static struct qfc_pg_batch *send_texts(struct client *client, int flags, const char *sql, const char *secret)
+static struct qfc_pg_batch *send_texts(struct client *client, const char *sql, const char *secret)
 {
     struct qfc_statements list = {0};
     struct qfc_value value = {secret, QFC_VALUE_SECRET};
@@ -137,7 +137,7 @@ static struct qfc_pg_batch *send_texts(struct client *client, int flags, const c
     struct qfc_error error;
 
     assert_int_equal(qfc_statements_add(&list, sql, secret ? 1 : 0, &value, &error), 0);
-    assert_int_equal(qfc_pg_send(client->pg, &list, flags, on_done, client, &batch, &error), 0);
+    assert_int_equal(qfc_pg_send(client->pg, &list, on_done, client, &batch, &error), 0);
     assert_int_equal(list.count, 0);
     return batch;
 }
@@ -316,7 +316,7 @@ static void setup_can_refuse_the_server(void **state)
     assert_int_equal(qfc_statements_add(&setup, "SELECT 2", 0, NULL, &error), 0);
     start_server(&server, GOOD, 0);
     open_to(&client, &server);
-    send_texts(&client, 0, "SELECT 3", NULL);
+    send_texts(&client, "SELECT 3", NULL);
     wait_for(&client, &client.downs, 2);
     assert_int_equal(client.ready, 0);
     assert_int_equal(client.done, 0);
@@ -333,13 +333,13 @@ static void setup_can_refuse_the_server(void **state)
 }
 
 /* A batch against an act: how it ends. The connection needs no setup, so that the act begins with the batch. */
-static void end_of_batch(struct client *client, enum act act, int flags, const char *secret)
+static void end_of_batch(struct client *client, enum act act, const char *secret)
 {
     struct server server;
 
     start_server(&server, act, 0);
     open_to(client, &server);
-    send_texts(client, flags, "SELECT 1", secret);
+    send_texts(client, "SELECT 1", secret);
     wait_for(client, &client->done, 1);
     close_client(client);
     stop_server(&server);
@@ -349,22 +349,62 @@ static void a_lost_answer_is_unknown(void **state)
 {
     static const enum act acts[] = {CLOSE_IN_ANSWER, FATAL_ANSWER, RUBBISH_ANSWER, COPY_ANSWER};
 
-    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++)
-        for (int flags = 0; flags <= QFC_PG_TRANSACTION; flags++) {
-            struct client client = {0};
-            end_of_batch(&client, acts[i], flags, NULL);
-            assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN);
-            assert_int_equal(client.downs, 1);
-            if (acts[i] == FATAL_ANSWER)
-                assert_string_equal(client.error.sqlstate, "57P01");
-        }
+    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
+        struct client client = {0};
+        end_of_batch(&client, acts[i], NULL);
+        assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN);
+        assert_int_equal(client.downs, 1);
+        if (acts[i] == FATAL_ANSWER)
+            assert_string_equal(client.error.sqlstate, "57P01");
+    }
+}
+
+/* The second use is parsed under a name, and that is what the connection ends in. */
+static void a_lost_parse_is_unknown(void **state)
+{
+    struct server server;
+    struct client client = {0};
+
+    start_server(&server, CLOSE_IN_PARSE, 0);
+    open_to(&client, &server);
+    for (int i = 0; i < 3; i++)
+        send_texts(&client, "SELECT 1", NULL);
+    wait_for(&client, &client.done, 1);
+    assert_true(client.succeeded);
+    wait_for(&client, &client.done, 3);
+    assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN);
+    assert_int_equal(client.downs, 1);
+    send_texts(&client, "SELECT 1", NULL); /* the first on its connection */
+    wait_for(&client, &client.done, 4);
+    assert_true(client.succeeded);
+    close_client(&client);
+    stop_server(&server);
+}
+
+/* Behind a pooler one batch fails for it, and then nothing is prepared any more. */
+static void a_server_that_forgets_names(void **state)
+{
+    struct server server;
+    struct client client = {0};
+
+    start_server(&server, POOLER, 0);
+    open_to(&client, &server);
+    for (int i = 1; i <= 12; i++) {
+        send_texts(&client, "SELECT 1", NULL);
+        wait_for(&client, &client.done, i);
+        assert_int_equal(client.succeeded, i != 3);
+        assert_int_equal(client.error.kind, i == 3 ? QFC_ERROR_AGAIN : QFC_ERROR_NONE);
+    }
+    assert_int_equal(client.downs, 0);
+    close_client(&client);
+    stop_server(&server);
 }
 
 static void a_silent_server_is_given_up(void **state)
 {
     struct client client = {.options.answer_ms = 50};
 
-    end_of_batch(&client, SILENT_ANSWER, 0, NULL);
+    end_of_batch(&client, SILENT_ANSWER, NULL);
     assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN);
     assert_non_null(strstr(client.error.message, "no answer within 50 ms"));
 }
@@ -373,26 +413,9 @@ static void an_answer_that_came_before_the_end_counts(void **state)
 {
     struct client client = {0};
 
-    end_of_batch(&client, FAREWELL_AFTER_ANSWER, 0, NULL);
+    end_of_batch(&client, FAREWELL_AFTER_ANSWER, NULL);
     assert_true(client.succeeded);
     assert_int_equal(client.results, 1);
-}
-
-static void a_farewell_between_two_syncs_is_unknown(void **state)
-{
-    struct client client = {0};
-
-    end_of_batch(&client, FAREWELL_AFTER_ANSWER, QFC_PG_TRANSACTION, NULL);
-    assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN);
-}
-
-static void a_commit_that_rolled_back_is_no_success(void **state)
-{
-    struct client client = {0};
-
-    end_of_batch(&client, ROLLBACK_ANSWER, QFC_PG_TRANSACTION, NULL);
-    assert_false(client.succeeded);
-    assert_int_equal(client.error.kind, QFC_ERROR_REFUSED);
 }
 
 static void no_secret_in_errors(void **state)
@@ -400,10 +423,10 @@ static void no_secret_in_errors(void **state)
     struct client client = {0};
     struct client other = {0};
 
-    end_of_batch(&client, SECRET_ANSWER, QFC_PG_TRANSACTION, PASSWORD);
+    end_of_batch(&client, SECRET_ANSWER, PASSWORD);
     assert_string_equal(client.error.sqlstate, "22P02");
     assert_null(strstr(client.error.message, PASSWORD));
-    end_of_batch(&other, SECRET_ANSWER, 0, "something else");
+    end_of_batch(&other, SECRET_ANSWER, "something else");
     assert_non_null(strstr(other.error.message, PASSWORD)); /* not secret here */
 }
 
@@ -415,11 +438,11 @@ static void batches_end_in_order_and_new_ones_can_be_sent_when_down(void **state
     start_server(&server, CLOSE_IN_ANSWER, 2);
     open_to(&client, &server);
     for (int i = 0; i < 5; i++)
-        send_texts(&client, 0, "SELECT 1", NULL);
+        send_texts(&client, "SELECT 1", NULL);
     wait_for(&client, &client.done, 3);
     assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN); /* the third; it and those behind it were sent */
     assert_int_equal(client.downs, 1);
-    send_texts(&client, 0, "SELECT 1", NULL);
+    send_texts(&client, "SELECT 1", NULL);
     wait_for(&client, &client.done, 6);
     assert_true(client.succeeded);
     assert_int_equal(client.ready, 2);
@@ -434,8 +457,8 @@ static void a_sent_batch_can_be_cancelled_while_it_is_lost(void **state)
 
     start_server(&server, CLOSE_IN_ANSWER, 0);
     open_to(&client, &server);
-    client.victim = send_texts(&client, 0, "SELECT 1", NULL);
-    send_texts(&client, 0, "SELECT 2", NULL);
+    client.victim = send_texts(&client, "SELECT 1", NULL);
+    send_texts(&client, "SELECT 2", NULL);
     wait_for(&client, &client.done, 1);
     assert_int_equal(client.error.kind, QFC_ERROR_UNKNOWN);
     wait_for(&client, &client.ready, 2);
@@ -455,8 +478,8 @@ static void freed_anywhere(void **state)
     for (enum free_in where = ON_STATE; where <= ON_DONE; where++) {
         struct client client = {.free_in = where, .options.setup = &setup};
         open_to(&client, &server);
-        send_texts(&client, 0, "SELECT 1", NULL);
-        send_texts(&client, 0, "SELECT 2", NULL);
+        send_texts(&client, "SELECT 1", NULL);
+        send_texts(&client, "SELECT 2", NULL);
         while (client.pg)
             assert_true(uv_run(&client.loop, UV_RUN_ONCE) || !client.pg);
         close_client(&client);
@@ -467,8 +490,9 @@ static void freed_anywhere(void **state)
         struct client client = {.options.setup = &setup};
         open_client(&client, "host=localhost port=%d user=me password=" PASSWORD " sslmode=disable gssencmode=disable",
                     server.port);
-        send_texts(&client, QFC_PG_TRANSACTION, "SELECT 1", NULL);
-        for (int i = 0; i < turns && client.done == 0; i++)
+        for (int i = 0; i < 3; i++) /* as it is, parsed under a name, by the name */
+            send_texts(&client, "SELECT 1", NULL);
+        for (int i = 0; i < turns && client.done < 3; i++)
             uv_run(&client.loop, UV_RUN_ONCE);
         close_client(&client);
     }
@@ -484,7 +508,7 @@ static void freed_while_it_is_lost(void **state)
         start_server(&server, CLOSE_IN_ANSWER, 1);
         open_to(&client, &server);
         for (int i = 0; i < 3; i++)
-            send_texts(&client, 0, "SELECT 1", NULL);
+            send_texts(&client, "SELECT 1", NULL);
         while (client.pg)
             assert_true(uv_run(&client.loop, UV_RUN_ONCE) || !client.pg);
         close_client(&client);
@@ -501,10 +525,10 @@ static void a_batch_needs_statements(void **state)
     struct qfc_error error;
 
     open_client(&client, "host=/nowhere");
-    assert_int_equal(qfc_pg_send(client.pg, &none, 0, on_done, &client, NULL, &error), -1);
+    assert_int_equal(qfc_pg_send(client.pg, &none, on_done, &client, NULL, &error), -1);
     assert_int_equal(error.kind, QFC_ERROR_BUG);
-    struct qfc_pg_batch *batch = send_texts(&client, 0, "SELECT 1", NULL);
-    send_texts(&client, 0, "SELECT 2", NULL);
+    struct qfc_pg_batch *batch = send_texts(&client, "SELECT 1", NULL);
+    send_texts(&client, "SELECT 2", NULL);
     qfc_pg_cancel(batch);
     wait_for(&client, &client.downs, 2);
     assert_int_equal(client.done, 0);
@@ -525,10 +549,10 @@ int main(void)
         cmocka_unit_test(the_servers_refusals_have_their_sqlstate),
         cmocka_unit_test(setup_can_refuse_the_server),
         cmocka_unit_test(a_lost_answer_is_unknown),
+        cmocka_unit_test(a_lost_parse_is_unknown),
+        cmocka_unit_test(a_server_that_forgets_names),
         cmocka_unit_test(a_silent_server_is_given_up),
         cmocka_unit_test(an_answer_that_came_before_the_end_counts),
-        cmocka_unit_test(a_farewell_between_two_syncs_is_unknown),
-        cmocka_unit_test(a_commit_that_rolled_back_is_no_success),
         cmocka_unit_test(no_secret_in_errors),
         cmocka_unit_test(batches_end_in_order_and_new_ones_can_be_sent_when_down),
         cmocka_unit_test(a_sent_batch_can_be_cancelled_while_it_is_lost),
