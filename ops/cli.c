@@ -3,9 +3,8 @@
  */
 #include "qfc/cli.h"
 
+#include "ops_private.h"
 #include "qfc/log.h"
-#include "qfc/settings.h"
-#include "qfc/worker.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -20,6 +19,7 @@ static const char usage[] =
     "\n"
     "Usage:\n"
     "  qfc-worker run [--single-shot | --drain] [--concurrency N]\n"
+    "  qfc-worker setup-db [--index] [--undo] [--print]\n"
     "  qfc-worker settings\n"
     "  qfc-worker lifecycle\n"
     "  qfc-worker --help | --version\n"
@@ -27,6 +27,7 @@ static const char usage[] =
     "Commands:\n"
     "  run             take jobs until SIGTERM or SIGINT; the first signal waits for the running jobs, a second one,\n"
     "                  or SIGQUIT, puts back what may be run again and leaves\n"
+    "  setup-db        let the database tell workers of new jobs at once; optional, safe to repeat and under traffic\n"
     "  settings        print the table of all settings\n"
     "  lifecycle       print what happens to a job in each step on each event\n"
     "\n"
@@ -35,15 +36,20 @@ static const char usage[] =
     "  --drain         run until nothing is pending, then end\n"
     "  --concurrency N run up to N jobs at the same time (1 to 256)\n"
     "\n"
+    "Options of setup-db:\n"
+    "  --index         also make two small indexes, for a table of jobs with a long history\n"
+    "  --undo          take away all that setup-db has ever made\n"
+    "  --print         print the SQL and change nothing\n"
+    "\n"
     "Exit codes:\n"
     "  0  ended as asked; jobs that failed are told of in their rows and in the log\n"
     "  1  the worker itself is at fault, or left jobs behind after a second signal\n"
     "  2  a wrong command line or setting\n"
-    "  3  --single-shot, --drain: the database or the engine could not be reached at first\n"
+    "  3  --single-shot, --drain: the database or the engine could not be reached at first; setup-db: the database\n"
     "\n"
     "Settings (environment variables; an empty one counts as not set):\n";
 
-static void print_help(void)
+void print_help(void)
 {
     size_t count;
     const struct qfc_setting_info *infos = qfc_settings_table(&count);
@@ -68,7 +74,7 @@ static void print_settings(void)
     }
 }
 
-static int wrong(const char *problem, const char *what)
+int wrong(const char *problem, const char *what)
 {
     fprintf(stderr, "qfc-worker: %s%s%s\nTry: qfc-worker --help\n", problem, what ? ": " : "", what ? what : "");
     return QFC_EXIT_USAGE;
@@ -118,18 +124,21 @@ static const char *environment(const char *name)
     return getenv(name);
 }
 
+int read_settings(struct qfc_settings *ret_settings)
+{
+    struct qfc_error error = QFC_NO_ERROR;
+    return qfc_settings_read(environment, ret_settings, &error) < 0 ? failed(&error) : QFC_EXIT_OK;
+}
+
 static int run(int argc, char **argv)
 {
     struct request request = {.mode = QFC_WORKER_RUN};
     struct qfc_settings settings;
-    struct qfc_error error = QFC_NO_ERROR;
     int r = parse_run(argc, argv, &request);
-    if (r != 0)
+    if (r == QFC_EXIT_OK)
+        r = read_settings(&settings);
+    if (r != QFC_EXIT_OK)
         return r;
-    if (qfc_settings_read(environment, &settings, &error) < 0) {
-        fprintf(stderr, "qfc-worker: %s\n", error.message);
-        return error.kind == QFC_ERROR_USAGE ? QFC_EXIT_USAGE : QFC_EXIT_FAULT;
-    }
     if (request.concurrency > 0)
         settings.concurrency = request.concurrency;
     qfc_log_configure((enum qfc_log_format)settings.log_format, (enum qfc_log_level)settings.log_level);
@@ -153,6 +162,8 @@ int qfc_cli(int argc, char **argv)
         qfc_lifecycle_print(stdout);
     else if (strcmp(command, "run") == 0)
         return run(argc - 1, argv + 1);
+    else if (strcmp(command, "setup-db") == 0)
+        return command_setup_db(argc - 1, argv + 1);
     else
         return wrong("no such command", command);
     return QFC_EXIT_OK;

@@ -9,6 +9,8 @@
  */
 #include "queue_private.h"
 
+#include "qfc/setup.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +138,7 @@ static int make_setup(const struct lane *lane, struct qfc_statements *setup, str
                 " set_config('qfc_worker.legacy_storage', $4, false)",
                 kinds[lane->kind].lock_timeout, STATEMENT_TIMEOUT, queue->time_zone, queue->legacy_storage) < 0)
         return -1;
-    if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, "LISTEN " QFC_QUEUE_CHANNEL, 0, NULL, error) < 0)
+    if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, "LISTEN " QFC_SETUP_CHANNEL, 0, NULL, error) < 0)
         return -1;
     return release_probe(setup, error);
 }

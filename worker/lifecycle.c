@@ -38,6 +38,8 @@ struct row {
 
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 15000
+/* Where it is tried again because of somebody's lock, which may go at any moment. */
+#define PATIENT_MAX_MS 1000
 
 /* clang-format off */
 static const struct row table[STEP_COUNT] = {
@@ -314,11 +316,12 @@ static enum event consider(struct job *job, enum event event, const struct qfc_e
     return job->stopping && may_stop(job, event) ? EVENT_STOP : event;
 }
 
-static uint64_t retry_delay_ms(unsigned tries)
+static uint64_t retry_delay_ms(const struct job *job)
 {
-    uint64_t delay = tries > 8 ? RETRY_MAX_MS : (uint64_t)RETRY_MIN_MS << (tries - 1);
-    if (delay > RETRY_MAX_MS)
-        delay = RETRY_MAX_MS;
+    uint64_t most = job->row.patient ? PATIENT_MAX_MS : RETRY_MAX_MS;
+    uint64_t delay = job->tries > 8 ? most : (uint64_t)RETRY_MIN_MS << (job->tries - 1);
+    if (delay > most)
+        delay = most;
     return delay / 2 + (uint64_t)random() % (delay / 2 + 1);
 }
 
@@ -350,7 +353,7 @@ static void enter(struct job *job, enum step step)
         job_happened(job, EVENT_STOP, NULL);
     } else if (job->tries > 0) {
         job->waiting = true;
-        uv_timer_start(&job->timer, on_retry, retry_delay_ms(job->tries), 0);
+        uv_timer_start(&job->timer, on_retry, retry_delay_ms(job), 0);
     } else {
         struct qfc_worker *worker = job->worker;
         begin_step(job);

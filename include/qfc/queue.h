@@ -33,7 +33,7 @@ struct qfc_queue_options {
      * try comes). Called on each change and on each failed try. */
     void (*on_state)(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);
     void (*on_notice)(void *userdata, const char *severity, const char *message); /* may be null */
-    /* A notification of QFC_QUEUE_CHANNEL: there may be something to claim. `about` is a number that the workers that
+    /* A notification of qfc/setup.h: there may be something to claim. `about` is a number that the workers that
      * hear it take turns by: 0 to 255. May be null. */
     void (*on_news)(void *userdata, unsigned about);
     void *userdata;
@@ -67,9 +67,6 @@ const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue);
 
 /* The value that container_id has while a job of ours has no container. */
 const char *qfc_queue_marker(const struct qfc_queue *queue);
-
-/* What the triggers of setup-db notify of new jobs; the payload is two hexadecimal digits. */
-#define QFC_QUEUE_CHANNEL "qfc_worker"
 
 /*
  * Is there something to claim? One statement, for those that have nothing to do. With `upkeep`, SQL without parameters

@@ -1,0 +1,41 @@
+/* What the files of this room share. */
+#pragma once
+
+#include "qfc/settings.h"
+#include "qfc/statements.h"
+#include "qfc/worker.h"
+
+#include <libpq-fe.h>
+
+/* cli.c */
+
+/* Says what is wrong with the command line (`what` may be null); returns QFC_EXIT_USAGE. */
+int wrong(const char *problem, const char *what);
+
+/* Reads the settings from the environment. Returns QFC_EXIT_OK, or another code: then it has said why. */
+int read_settings(struct qfc_settings *ret_settings);
+
+void print_help(void);
+
+/*
+ * database.c: PostgreSQL for commands that do one thing after another and end. Errors: USAGE (a connection string that
+ * cannot be understood), UNREACHABLE (no connection, or lost), AGAIN (somebody was in the way), REFUSED (`sqlstate`),
+ * MEMORY. No message holds a password.
+ */
+
+/* Connects as the settings say; `command` is this connection's name in PostgreSQL's lists. Ends with PQfinish. */
+int database_open(const struct qfc_settings *settings, const char *command, PGconn **ret_connection,
+                  struct qfc_error *error);
+
+/* Asks one statement with its values. The result is the caller's. */
+int database_ask(PGconn *connection, const struct qfc_statement *statement, PGresult **ret_result,
+                 struct qfc_error *error);
+
+/* Runs a text of one statement or several, without values. A transaction that it leaves open is rolled back. */
+int database_run(PGconn *connection, const char *sql, struct qfc_error *error);
+
+/* Tells why a command could not be carried out; returns its exit code. */
+int failed(const struct qfc_error *error);
+
+/* The commands: each gets its own name and arguments, and returns an exit code. */
+int command_setup_db(int argc, char **argv);

@@ -1,0 +1,148 @@
+"""What the triggers of setup-db cost the one who inserts a job.
+
+Three databases on the same server: one without triggers, one where setup-db was, and one with a trigger that calls
+pg_notify and nothing else, which shows what PostgreSQL takes for a notification by itself. pgbench inserts into each in
+turns, over TCP and with the simple protocol: `statement` is a job's row alone, `transaction` a job and its package row
+between BEGIN and COMMIT, which is the least that the web application does (it also asks a lot first, and all that it
+does beside it is not in the time: its own share of more is smaller). In the two with triggers a session listens, as
+workers do. Commits wait for the disk, as in production; last it is measured without that, where nothing but the
+processor counts.
+"""
+
+import os
+import re
+import select
+import statistics
+import subprocess
+import threading
+import time
+
+from bed import BedError, cleanup
+from bed.postgres import ROLE
+
+RELEASE = "v26.25"
+COUNT = 300  # transactions in a batch
+LIMIT = 1.1
+BARE = """
+CREATE FUNCTION bare() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM pg_notify('qfc_worker', right(NEW.id::text, 2)); RETURN NULL; END $$;
+CREATE TRIGGER bare AFTER INSERT ON core_job FOR EACH ROW EXECUTE FUNCTION bare()
+"""
+KINDS = ("transaction", "statement")
+
+
+class Listener:
+    """A session that listens, and reads what it hears."""
+
+    def __init__(self, database):
+        self._connection, self._ended = database.server.connect(database.name), False
+        with self._connection.cursor() as cursor:
+            cursor.execute("LISTEN qfc_worker")
+        self.heard = 0
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        while not self._ended:
+            if select.select([self._connection], [], [], 0.2)[0]:
+                self._connection.poll()
+                self.heard += len(self._connection.notifies)
+                self._connection.notifies.clear()
+
+    def close(self):
+        self._ended = True
+        self._thread.join()
+        self._connection.close()
+
+
+class Case:
+    """A database, and pgbench's scripts for it."""
+
+    def __init__(self, bed, name):
+        self.bed, self.name = bed, name
+        self.database = bed.server.database(RELEASE)
+        self.scripts = {kind: self._write(kind, text) for kind, text in zip(KINDS, self._texts())}
+
+    def _texts(self):
+        project = self.database.project()
+        row = self.database.job(project, status="finished")
+        values = {name: value for name, value in row.items() if value is not None}
+        values |= {"id": None, "status": "pending", "created_at": None, "updated_at": None}
+        made = {"id": "gen_random_uuid()", "created_at": "now()", "updated_at": "now()"}
+        written = ", ".join(made.get(name) or f"'{value}'" for name, value in values.items())
+        insert = f"INSERT INTO core_job ({', '.join(values)}) VALUES ({written})"
+        child = "INSERT INTO core_packagejob (job_ptr_id) VALUES (':id')"
+        return f"BEGIN;\n{insert} RETURNING id \\gset\n{child};\nCOMMIT;\n", f"{insert};\n"
+
+    def _write(self, kind, text):
+        path = os.path.join(self.bed.directory, f"insert-{self.name.split()[0]}-{kind}.sql")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def measure(self, kind):
+        """Milliseconds of one."""
+        server = self.bed.server
+        command = [f"{server.bin}/pgbench", "-n", "-t", str(COUNT), "-f", self.scripts[kind]]
+        command += ["-h", "127.0.0.1", "-p", str(server.port), "-U", ROLE, self.database.name]
+        env = {**os.environ, "PGPASSWORD": server.password}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        found = re.search(r"latency average = ([\d.]+) ms", done.stdout)
+        if done.returncode or not found:
+            raise BedError(f"pgbench failed:\n{done.stdout}{done.stderr}")
+        return float(found.group(1))
+
+
+def make_cases(bed):
+    cases = [Case(bed, name) for name in ("no trigger", "bare pg_notify", "setup-db")]
+    _, bare, ours = cases
+    bare.database.execute(BARE)
+    env = {**os.environ, **ours.database.settings}
+    subprocess.run([bed.binary, "setup-db"], env=env, stdout=subprocess.DEVNULL, check=True)
+    return cases
+
+
+def set_durable(server, durable):
+    """Do commits wait for the disk?"""
+    connection = server.connect("postgres", superuser=True)
+    with connection.cursor() as cursor:
+        for name in ("fsync", "full_page_writes"):
+            cursor.execute(f"ALTER SYSTEM SET {name} = {'on' if durable else 'off'}")
+        cursor.execute("SELECT pg_reload_conf()")
+    connection.close()
+    time.sleep(1)
+
+
+def measure(cases, kind, pairs):
+    """{case: [ms]}; who is first changes from round to round."""
+    found = {case: [] for case in cases}
+    for number in range(pairs):
+        for case in cases[number % 3 :] + cases[: number % 3]:
+            found[case].append(case.measure(kind))
+    return found
+
+
+def show(title, found):
+    without = next(iter(found.values()))
+    print(f"\n{title}")
+    print(f"    {'':<16}{'median ms':>10}{'min ms':>10}{'more us':>10}{'ratio':>8}")
+    for case, times in found.items():
+        more = statistics.median(times) - statistics.median(without)
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(times, without))
+        figures = f"{statistics.median(times):>10.3f}{min(times):>10.3f}{1000 * more:>10.0f}{ratio:>8.2f}"
+        verdict = f"  {'within' if ratio <= LIMIT else 'over'} {LIMIT}" if case.name == "setup-db" else ""
+        print(f"    {case.name:<16}{figures}{verdict}", flush=True)
+
+
+def run(bed, pairs):
+    cases = make_cases(bed)
+    listeners = [Listener(case.database) for case in cases[1:]]
+    endings = [cleanup.later(listener.close) for listener in listeners]
+    print(f"\nInserting a job, {pairs} batches of {COUNT} each, ratio: the median of the batches' ratios:")
+    for kind, durable in ((KINDS[0], True), (KINDS[1], True), (KINDS[1], False)):
+        set_durable(bed.server, durable)
+        cases[0].measure(kind)
+        show(f"{kind}, {'durable' if durable else 'without fsync'}", measure(cases, kind, pairs))
+    print(f"\nheard: {', '.join(str(listener.heard) for listener in listeners)}")
+    for ending in endings:
+        cleanup.now(ending)

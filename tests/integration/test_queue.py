@@ -1,0 +1,184 @@
+"""Many workers at one queue: hearing of jobs, connections that do not hold each other up, poolers."""
+
+import threading
+
+import pytest
+from bed.pooler import Pooler
+
+NEVER = "60000"  # milliseconds between looks, longer than a test waits
+NEWEST = pytest.mark.parametrize("database", ["v26.25"], indirect=True)
+
+
+@pytest.fixture
+def transaction(database):
+    """A session of somebody else, in a transaction; rolled back at the end."""
+    connection = database.connect()
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        yield cursor
+    connection.close()
+
+
+@pytest.fixture
+def heard(database, worker):
+    """The program with the triggers, which looks for jobs by itself next to never."""
+    assert worker.run("setup-db").returncode == 0
+    worker.env["QFC_WORKER_POLL_MS"] = NEVER
+    return worker
+
+
+def ready(worker, *args, **env):
+    """A worker that has looked for the first time, and now only listens."""
+    process = worker.start("run", *args, **env)
+    listening = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'qfc-worker:%%' AND query LIKE %s"
+        " AND state = 'idle' AND datname = current_database()"
+    )
+    worker.wait_for(lambda: worker.database.value(listening, "%AS work%") >= 1, "the first look")
+    return process
+
+
+# Hearing of jobs
+
+
+@pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
+def test_a_new_job_is_heard_of(database, heard):
+    process = ready(heard)
+    job = database.job(database.project(qgis_file="offline.qgs", files=()), "package")
+    assert heard.wait_for_status(job, "finished", "failed", limit=30)["status"] == "finished"
+    assert process.stop().returncode == 0
+
+
+@NEWEST
+def test_a_job_that_is_pending_again_and_a_project_that_is_unlocked(database, heard):
+    locked = database.project(qgis_file="offline.qgs", files=(), locked_at="2026-01-01T00:00:00Z")
+    behind = database.job(locked, "package")
+    again = database.job(database.project(qgis_file="offline.qgs", files=()), "package", "stopped")
+    process = ready(heard)
+    database.update("core_job", again["id"], status="pending")
+    assert heard.wait_for_status(again, "finished", "failed", limit=30)["status"] == "finished"
+    database.update(database.project_table, locked["id"], locked_at=None)
+    assert heard.wait_for_status(behind, "finished", "failed", limit=30)["status"] == "finished"
+    assert process.stop().returncode == 0
+
+
+@NEWEST
+def test_a_job_of_ones_own_that_frees_its_project(database, heard):
+    """No notification comes: the next job was there before."""
+    project = database.project(qgis_file="offline.qgs", files=())
+    jobs = [database.job(project, "package") for _ in range(3)]
+    process = ready(heard)
+    database.update("core_job", jobs[0]["id"], status="stopped")
+    database.update("core_job", jobs[0]["id"], status="pending")
+    assert heard.wait_for_status(jobs[-1], "finished", "failed", limit=60)["status"] == "finished"
+    assert process.stop().returncode == 0
+
+
+@NEWEST
+def test_those_who_hear_take_turns(database, heard):
+    """Twelve workers hear of each of twelve jobs; each job is claimed once."""
+    workers = [heard.start("run") for _ in range(12)]
+    named = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^qfc-worker:[0-9a-f]{16}:[^:]*$'"
+    heard.wait_for(lambda: database.value(named) == 12, "all workers")
+    jobs = [database.job(database.project(qgis_file="offline.qgs", files=()), "package") for _ in range(12)]
+    for job in jobs:
+        assert heard.wait_for_status(job, "finished", "failed")["status"] == "finished"
+    claimed = [message for process in workers for message in process.output().messages("info") if "claimed" in message]
+    assert len(claimed) == len(jobs)
+    for process in workers:
+        assert process.stop().returncode == 0
+
+
+# Nobody waits for somebody else's lock
+
+
+@NEWEST
+def test_a_locked_row_holds_up_no_other_job(database, worker, ground, transaction):
+    """The web application holds the job's row while its outcome is to be written; the only other slot goes on."""
+    job = database.job(database.project(qgis_file="gate.qgs", files=()), "package")
+    process = worker.start("run", "--concurrency", 2)
+    row = worker.wait_for_status(job, "started")
+    transaction.execute("SELECT FROM core_job WHERE id = %s FOR UPDATE", (job["id"],))
+    worker.wait_for(lambda: ground.docker.inspect(row["container_id"])["State"]["Running"], "the container")
+    ground.docker.put(row["container_id"], "/io", {"go": b""})
+    locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE '%%:patient'"
+    worker.wait_for(lambda: database.value(locked), "the wait in the lane for that")
+    others = [database.job(database.project(qgis_file="offline.qgs", files=()), "package") for _ in range(3)]
+    for other in others:
+        assert worker.wait_for_status(other, "finished", "failed")["status"] == "finished"
+    assert database.get("core_job", job["id"])["status"] == "started"
+    transaction.connection.rollback()
+    assert worker.wait_for_status(job, "finished", "failed")["status"] == "finished"
+    assert process.stop().returncode == 0
+
+
+@NEWEST
+def test_a_large_outcome_goes_through_a_lane_of_its_own(database, worker):
+    job = database.job(database.project(qgis_file="big_log@20.qgs", files=()), "package")
+    process = worker.start("run")
+    bulk = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%%:bulk' AND query LIKE '%%docker_finished%%'"
+    worker.wait_for(lambda: database.value(bulk), "the lane")
+    assert worker.wait_for_status(job, "finished", "failed")["status"] == "finished"
+    assert process.stop().returncode == 0
+
+
+# Exclusive
+
+
+@NEWEST
+def test_never_two_jobs_of_a_project_at_a_time(database, worker):
+    """Six workers, eight projects with nine jobs each, and somebody who looks all the time."""
+    projects = [database.project(qgis_file="offline.qgs", files=()) for _ in range(8)]
+    jobs = [database.job(project, "package") for _ in range(9) for project in projects]
+    seen, done = [], threading.Event()
+
+    def look():
+        connection = database.connect()
+        with connection.cursor() as cursor:
+            while not done.is_set():
+                cursor.execute(
+                    "SELECT project_id, count(*) FROM core_job WHERE status IN ('queued', 'started') GROUP BY 1"
+                    " HAVING count(*) > 1"
+                )
+                seen.extend(cursor.fetchall())
+        connection.close()
+
+    observer = threading.Thread(target=look)
+    observer.start()
+    workers = [worker.start("run", "--drain", "--concurrency", 2) for _ in range(6)]
+    outputs = [process.wait(300) for process in workers]
+    done.set()
+    observer.join()
+    assert seen == []
+    rows = [database.get("core_job", job["id"]) for job in jobs]
+    assert {row["status"] for row in rows} == {"finished"}
+    assert sum("claimed" in message for output in outputs for message in output.messages("info")) == len(jobs)
+    for project in projects:
+        starts = [row["started_at"] for row in rows if row["project_id"] == project["id"]]
+        assert starts == sorted(starts), "not in order"
+
+
+# Poolers
+
+
+@pytest.fixture(params=["session", "transaction", "statement"])
+def pooler(request, database):
+    pooler = Pooler(database.server, request.param)
+    pooler.mode = request.param
+    yield pooler
+    pooler.close()
+
+
+@NEWEST
+def test_pgbouncer(database, worker, pooler):
+    """Sessions of one's own work; sessions by the transaction are refused, with what to do."""
+    job = database.job(database.project(qgis_file="offline.qgs", files=()), "package")
+    before = database.dump("core_job")
+    output = worker.run("run", "--drain", POSTGRES_PORT=str(pooler.port), POSTGRES_SSLMODE="disable")
+    if pooler.mode == "session":
+        assert output.returncode == 0, output
+        assert database.get("core_job", job["id"])["status"] == "finished"
+    else:
+        assert output.returncode == 3, output
+        assert "pooler" in output.stderr and "pool_mode=session" in output.stderr
+        assert database.dump("core_job") == before
