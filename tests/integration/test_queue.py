@@ -98,7 +98,7 @@ def test_a_locked_row_holds_up_no_other_job(database, worker, ground, transactio
     job = database.job(database.project(qgis_file="gate.qgs", files=()), "package")
     process = worker.start("run", "--concurrency", 2)
     row = worker.wait_for_status(job, "started")
-    transaction.execute("SELECT FROM core_job WHERE id = %s FOR UPDATE", (job["id"],))
+    transaction.execute("SELECT FROM core_job WHERE id = %s FOR NO KEY UPDATE", (job["id"],))
     worker.wait_for(lambda: ground.docker.inspect(row["container_id"])["State"]["Running"], "the container")
     ground.docker.put(row["container_id"], "/io", {"go": b""})
     locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE '%%:patient'"
