@@ -83,7 +83,7 @@ def test_those_who_hear_take_turns(database, heard):
     jobs = [database.job(database.project(qgis_file="offline.qgs", files=()), "package") for _ in range(12)]
     for job in jobs:
         assert heard.wait_for_status(job, "finished", "failed")["status"] == "finished"
-    claimed = [message for process in workers for message in process.output().messages("info") if "claimed" in message]
+    claimed = [message for process in workers for message in process.output().messages("info") if message.startswith("claimed")]
     assert len(claimed) == len(jobs)
     for process in workers:
         assert process.stop().returncode == 0
@@ -152,7 +152,8 @@ def test_never_two_jobs_of_a_project_at_a_time(database, worker):
     assert seen == []
     rows = [database.get("core_job", job["id"]) for job in jobs]
     assert {row["status"] for row in rows} == {"finished"}
-    assert sum("claimed" in message for output in outputs for message in output.messages("info")) == len(jobs)
+    claimed = [message for output in outputs for message in output.messages("info") if message.startswith("claimed")]
+    assert len(claimed) == len(jobs), "\n".join(map(str, outputs))
     for project in projects:
         starts = [row["started_at"] for row in rows if row["project_id"] == project["id"]]
         assert starts == sorted(starts), "not in order"
