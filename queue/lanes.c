@@ -127,6 +127,10 @@ static int on_setup(void *userdata, const struct qfc_pg_results *results, struct
     return check_session(lane, probe, error);
 }
 
+/* A standby takes no LISTEN: what it is, the probe tells. */
+static const char listen_sql[] =
+    "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN EXECUTE 'LISTEN " QFC_SETUP_CHANNEL "'; END IF; END $$";
+
 /* The session must not depend on what the role or the database has set. The probe comes last: see on_setup. */
 static int make_setup(const struct lane *lane, struct qfc_statements *setup, struct qfc_error *error)
 {
@@ -138,7 +142,7 @@ static int make_setup(const struct lane *lane, struct qfc_statements *setup, str
                 " set_config('qfc_worker.legacy_storage', $4, false)",
                 kinds[lane->kind].lock_timeout, STATEMENT_TIMEOUT, queue->time_zone, queue->legacy_storage) < 0)
         return -1;
-    if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, "LISTEN " QFC_SETUP_CHANNEL, 0, NULL, error) < 0)
+    if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, listen_sql, 0, NULL, error) < 0)
         return -1;
     return release_probe(setup, error);
 }
