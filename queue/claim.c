@@ -41,24 +41,23 @@ static const char upkeep_sql[] =
     "  WHERE datname = current_database() AND application_name ~ '^qfc-worker:[0-9a-f]{16}:[^:]*$') AS workers";
 
 /*
- * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. The pending set is materialised
- * first: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by the index on created_at. A
- * project's oldest job decides: while that one waits to be due the younger wait, too. What somebody else has locked,
- * project or job, is passed over, and the next in turn is taken.
+ * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. These are found as a set first, so
+ * that the limit is not known there: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by
+ * the index on created_at. A project's oldest job decides: while that one waits to be due the younger wait, too. What
+ * somebody else has locked, project or job, is passed over, and the next in turn is taken.
  */
 static const char lock_projects_sql[] =
-    "WITH pending AS MATERIALIZED ("
-    " SELECT id, project_id, created_at, feedback FROM core_job WHERE status = 'pending'"
-    "), oldest AS ("
-    " SELECT DISTINCT ON (project_id) * FROM pending ORDER BY project_id, created_at, id"
+    "WITH oldest AS MATERIALIZED ("
+    " SELECT DISTINCT ON (project_id) project_id, created_at, id FROM core_job WHERE status = 'pending'"
+    "  ORDER BY project_id, created_at, id"
     "), candidate AS MATERIALIZED ("
-    " SELECT o.id, o.project_id, o.created_at FROM oldest o"
-    "  WHERE " IS_DUE("o") " AND NOT " IS_BUSY("o.project_id")
+    " SELECT * FROM oldest o WHERE NOT " IS_BUSY("o.project_id")
     "), locked AS ("
     " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id JOIN core_job j ON j.id = c.id"
-    "  WHERE p.locked_at IS NULL AND j.status = 'pending'"
+    "  WHERE p.locked_at IS NULL AND j.status = 'pending' AND " IS_DUE("j")
     "  ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p, j SKIP LOCKED"
-    ") SELECT pg_backend_pid() AS session, (SELECT count(*) FROM pending) AS pending,"
+    ") SELECT pg_backend_pid() AS session,"
+    " CASE WHEN $2::boolean THEN (SELECT count(*) FROM core_job WHERE status = 'pending') ELSE 0 END AS pending,"
     " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), ''), true)";
 
 /*
@@ -146,17 +145,17 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
     call.claimed(call.userdata, NULL, &claim);
 }
 
-int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *known, size_t count,
-                    qfc_queue_claimed *done, void *userdata, struct qfc_error *error)
+int qfc_queue_claim(struct qfc_queue *queue, const struct qfc_claim_request *request, qfc_queue_claimed *done,
+                    void *userdata, struct qfc_error *error)
 {
-    char *ids = qfc_array_text(known, count);
+    char *ids = qfc_array_text(request->known, request->known_count);
     if (!ids)
         return qfc_fail_memory(error);
     char limit[16];
-    snprintf(limit, sizeof limit, "%u", slots < CLAIM_MAX ? slots : CLAIM_MAX);
+    snprintf(limit, sizeof limit, "%u", request->slots < CLAIM_MAX ? request->slots : CLAIM_MAX);
     struct qfc_statements statements = {0};
     const struct call call = {.claimed = done, .userdata = userdata};
-    int r = QFC_ADD(&statements, error, lock_projects_sql, limit);
+    int r = QFC_ADD(&statements, error, lock_projects_sql, limit, request->count_pending ? "true" : "false");
     if (r == 0)
         r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, ids);
     free(ids);

@@ -142,11 +142,15 @@ static const char **known_ids(const struct qfc_worker *worker, size_t *ret_count
 static int claim(struct qfc_worker *worker, struct qfc_error *error)
 {
     unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
-    size_t count;
-    const char **known = known_ids(worker, &count);
+    struct qfc_claim_request request = {
+        .slots = slots - busy_jobs(worker),
+        .count_pending = worker->mode == QFC_WORKER_DRAIN,
+    };
+    const char **known = known_ids(worker, &request.known_count);
     if (!known)
         return qfc_fail_memory(error);
-    int r = qfc_queue_claim(worker->queue, slots - busy_jobs(worker), known, count, on_claimed, worker, error);
+    request.known = known;
+    int r = qfc_queue_claim(worker->queue, &request, on_claimed, worker, error);
     free(known);
     return r;
 }

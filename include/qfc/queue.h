@@ -86,17 +86,22 @@ int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, qfc_queue_looked
  * Claims up to `slots` jobs, at most one per project, oldest first, in one round trip. Within one transaction the
  * projects are locked first and asked about in a later statement, so that of two workers that look at the same time
  * only one takes a project (SKIP LOCKED re-checks only the row that it locks, not whether the project is busy). Also
- * tells how many jobs are pending, whether or not they can be claimed now. `known` are the ids of the jobs that this
- * process still has: they are not claimed again.
+ * tells, where asked, how many jobs are pending, whether or not they can be claimed now.
  */
+struct qfc_claim_request {
+    unsigned slots;
+    bool count_pending;
+    const char *const *known; /* ids of the jobs that this process still has: they are not claimed again */
+    size_t known_count;
+};
 struct qfc_claim {
     const struct qfc_job *jobs;
     size_t count;
-    long pending; /* before this claim */
+    long pending; /* before this claim; 0 where it was not asked */
 };
 typedef void qfc_queue_claimed(void *userdata, const struct qfc_error *error, const struct qfc_claim *claim);
-int qfc_queue_claim(struct qfc_queue *queue, unsigned slots, const char *const *known, size_t count,
-                    qfc_queue_claimed *done, void *userdata, struct qfc_error *error);
+int qfc_queue_claim(struct qfc_queue *queue, const struct qfc_claim_request *request, qfc_queue_claimed *done,
+                    void *userdata, struct qfc_error *error);
 
 /*
  * Gives back claims whose answer was lost with the connection: rows with our marker that are none of `known` (ids).

@@ -629,12 +629,13 @@ static void never_claimed(void *userdata, const struct qfc_error *error, const s
 }
 
 static const char *const ids[] = {"6b1f", "9a02", NULL};
+static const struct qfc_claim_request claim_request = {.slots = 4, .known = ids, .known_count = 2};
 static const struct qfc_ending ending = {.container = "c0", .output = "", .feedback_extra = "{}"};
 static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
 
 /* Calls of the queue: a name, and the call. Each may take `writes`, which it empties whatever comes of it. */
 #define QUEUE_SCENARIOS(X)                                                                                             \
-    X(claim, qfc_queue_claim(queue, 4, ids, 2, never_claimed, NULL, error))                                            \
+    X(claim, qfc_queue_claim(queue, &claim_request, never_claimed, NULL, error))                                       \
     X(return_strays, qfc_queue_return_strays(queue, ids, 2, never_answered, NULL, error))                              \
     X(watch_rows, qfc_queue_watch(queue, ids, ids, 2, never_answered, NULL, error))                                    \
     X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, never_answered, NULL, error))                                \
