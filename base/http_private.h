@@ -31,6 +31,7 @@ struct qfc_http_transfer {
     const char *body; /* the caller's */
     size_t body_size;
     size_t body_offset;
+    struct qfc_buffer small; /* a copy of a small body, which libcurl reads by itself */
 
     uint64_t deadline; /* of uv_hrtime, in ms; 0: none */
     unsigned deadline_ms;

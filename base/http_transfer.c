@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 
+#define SMALL_BYTES     (16u * 1024)
 #define REFUSAL_BYTES   (64u * 1024)
 #define CONNECT_MS      10000u
 #define KEEPALIVE_IDLE  30L /* seconds */
@@ -178,13 +179,29 @@ static void set_connection(CURL *easy, CURLcode *code, const struct qfc_http_req
 }
 
 /*
- * Bodies always go through send_body: with CURLOPT_POSTFIELDS libcurl would still read the caller's memory in the
- * moment between a cancel within a callback and the transfer's removal.
+ * With CURLOPT_POSTFIELDS libcurl sends a small body in one write with the headers. It is a copy, since libcurl would
+ * still read the caller's memory in the moment between a cancel within a callback and the transfer's removal. All other
+ * bodies go through send_body.
  */
+static bool set_small_body(struct qfc_http_transfer *transfer, CURLcode *code, const struct qfc_http_request *request)
+{
+    if (request->read_body || request->body_size == 0 || request->body_size > SMALL_BYTES ||
+        strcmp(request->method, "POST") != 0)
+        return false;
+    transfer->small = qfc_buffer(SMALL_BYTES);
+    if (qfc_buffer_append(&transfer->small, request->body, request->body_size) < 0)
+        *code = CURLE_OUT_OF_MEMORY;
+    set_long(transfer->easy, code, CURLOPT_POSTFIELDSIZE, (long)request->body_size);
+    set_pointer(transfer->easy, code, CURLOPT_POSTFIELDS, transfer->small.data);
+    return true;
+}
+
 static void set_method(struct qfc_http_transfer *transfer, CURLcode *code, const struct qfc_http_request *request)
 {
     bool sends = request->body_size > 0 || request->read_body;
 
+    if (set_small_body(transfer, code, request))
+        return;
     if (sends) {
         set_long(transfer->easy, code, CURLOPT_UPLOAD, 1);
         if (*code == CURLE_OK)
@@ -388,6 +405,7 @@ void qfc_http_transfer_destroy(struct qfc_http_transfer *transfer)
     wipe_headers(transfer);
     curl_slist_free_all(transfer->headers);
     qfc_buffer_free(&transfer->response.body);
+    qfc_buffer_wipe(&transfer->small);
     free(transfer->where);
     free(transfer);
 }

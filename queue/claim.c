@@ -22,8 +22,14 @@
     ".feedback #>> '{qfc_worker,not_before}')::numeric - extract(epoch FROM clock_timestamp())::numeric"               \
     " NOT BETWEEN 0 AND 10800 ELSE true END"
 
+/*
+ * Conditions on a project, and on a job that is found by its id, written so that PostgreSQL's guess at how many jobs are
+ * pending or active decides nothing: behind a long history its statistics know nothing of a burst, and it would read all
+ * pending rows anew for each project. The busy projects are asked for once, and no index on the status is of use.
+ */
 #define IS_BUSY(project)                                                                                               \
-    "EXISTS (SELECT FROM core_job b WHERE b.project_id = " project " AND b.status IN ('queued', 'started'))"
+    project " IN (SELECT b.project_id FROM core_job b WHERE b.status IN ('queued', 'started'))"
+#define IS_PENDING(job) job ".status || '' = 'pending'"
 
 /* clang-format off */
 
@@ -43,8 +49,9 @@ static const char upkeep_sql[] =
 /*
  * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. These are found as a set first, so
  * that the limit is not known there: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by
- * the index on created_at. A project's oldest job decides: while that one waits to be due the younger wait, too. What
- * somebody else has locked, project or job, is passed over, and the next in turn is taken.
+ * the index on created_at. Then they are tried one after another, until there are enough. A project's oldest job
+ * decides: while that one waits to be due the younger wait, too. What somebody else has locked, project or job, is
+ * passed over.
  */
 static const char lock_projects_sql[] =
     "WITH oldest AS MATERIALIZED ("
@@ -53,9 +60,10 @@ static const char lock_projects_sql[] =
     "), candidate AS MATERIALIZED ("
     " SELECT * FROM oldest o WHERE NOT " IS_BUSY("o.project_id")
     "), locked AS ("
-    " SELECT p.id FROM candidate c JOIN {project} p ON p.id = c.project_id JOIN core_job j ON j.id = c.id"
-    "  WHERE p.locked_at IS NULL AND j.status = 'pending' AND " IS_DUE("j")
-    "  ORDER BY c.created_at LIMIT $1 FOR NO KEY UPDATE OF p, j SKIP LOCKED"
+    " SELECT p.id FROM (SELECT * FROM candidate ORDER BY created_at) c, LATERAL ("
+    "  SELECT p.id FROM {project} p, core_job j WHERE p.id = c.project_id AND j.id = c.id"
+    "   AND p.locked_at IS NULL AND " IS_PENDING("j") " AND " IS_DUE("j")
+    "   FOR NO KEY UPDATE OF p, j SKIP LOCKED) p LIMIT $1"
     ") SELECT pg_backend_pid() AS session,"
     " CASE WHEN $2::boolean THEN (SELECT count(*) FROM core_job WHERE status = 'pending') ELSE 0 END AS pending,"
     " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), ''), true)";
@@ -65,16 +73,17 @@ static const char lock_projects_sql[] =
  * are the jobs that this process still lives with: one whose way back is not written yet must not begin a second life.
  */
 static const char take_jobs_sql[] =
-    "WITH locked AS ("
+    "WITH locked AS MATERIALIZED ("
     " SELECT p.id FROM {project} p WHERE p.locked_at IS NULL AND NOT " IS_BUSY("p.id")
     "  AND p.id = ANY(string_to_array(current_setting('qfc_worker.locked'), ',')::uuid[])"
-    "), oldest AS ("
+    "), oldest AS MATERIALIZED ("
     " SELECT DISTINCT ON (j.project_id) j.id FROM core_job j JOIN locked ON locked.id = j.project_id"
     "  WHERE j.status = 'pending' ORDER BY j.project_id, j.created_at, j.id"
     "), taken AS ("
-    " SELECT j.id FROM core_job j JOIN oldest ON oldest.id = j.id"
-    "  WHERE j.status = 'pending' AND NOT j.id = ANY($2::uuid[]) AND " IS_DUE("j")
-    "  FOR NO KEY UPDATE OF j SKIP LOCKED"
+    " SELECT j.id FROM oldest o, LATERAL ("
+    "  SELECT j.id FROM core_job j"
+    "   WHERE j.id = o.id AND " IS_PENDING("j") " AND NOT j.id = ANY($2::uuid[]) AND " IS_DUE("j")
+    "   FOR NO KEY UPDATE OF j SKIP LOCKED) j"
     ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL"
     " FROM taken WHERE j.id = taken.id"
     " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"

@@ -47,13 +47,14 @@ static int add_read(struct qfc_statements *statements, const char *sql, const st
 }
 
 int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *const *reads,
-                   size_t count, qfc_pg_done *done, void *userdata, struct qfc_error *error)
+                   size_t count, bool small, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
     int r = QFC_ADD(&statements, error, fence_sql, job->id, queue->marker, container_or_marker(queue, container));
     for (size_t i = 0; r == 0 && i < count; i++)
         r = add_read(&statements, reads[i], job, error);
-    return send_fenced(queue, lane_for(job, 0), r, &statements, done, userdata, error);
+    return send_fenced(queue, small && !job->patient ? LANE_CLAIMS : lane_for(job, 0), r, &statements, done, userdata,
+                       error);
 }
 
 int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,

@@ -356,9 +356,10 @@ static void enter(struct job *job, enum step step)
         uv_timer_start(&job->timer, on_retry, retry_delay_ms(job), 0);
     } else {
         struct qfc_worker *worker = job->worker;
+        unsigned jobs = worker->job_count;
         begin_step(job);
-        if (step == STEP_LIST)
-            schedule(worker); /* its slot is free */
+        if (step == STEP_LIST && worker->job_count == jobs)
+            schedule(worker); /* its slot is free, and it has not ended yet, which would have told of it */
     }
 }
 

@@ -53,6 +53,11 @@ static void look_again_later(struct qfc_worker *worker)
     if (worker->closing)
         return;
     uint64_t most = (uint64_t)worker->settings->poll_ms, delay = worker->poll_delay_ms;
+    if (worker->turn_ms > 0) {
+        uv_timer_start(&worker->poll, on_poll, worker->turn_ms, 0);
+        worker->turn_ms = 0;
+        return;
+    }
     if (delay == 0)
         delay = 1 + (uint64_t)random() % most;
     worker->poll_delay_ms = worker->poll_delay_ms == 0 || 2 * delay > most ? most : 2 * delay;
@@ -216,11 +221,10 @@ void scheduler_news(void *userdata, unsigned about)
     struct qfc_worker *worker = userdata;
     unsigned workers = worker->workers > 0 ? worker->workers : 1;
     unsigned turn = (worker->rank + about) % workers;
-    be_attentive(worker);
     if (turn == 0)
         schedule(worker);
     else if (worker->asking)
-        worker->news = true;
+        worker->turn_ms = turn * TURN_MS;
     else if (may_ask(worker) && uv_timer_get_due_in(&worker->poll) > turn * TURN_MS)
         uv_timer_start(&worker->poll, on_poll, turn * TURN_MS, 0);
 }

@@ -82,17 +82,22 @@ static void on_read(void *userdata, const struct qfc_error *error, const struct 
 
 #define READS_MAX 8
 
+/* What the job type asks for besides, or null. */
+static const char *const *more_reads(const struct job *job)
+{
+    return job->processor ? job->processor->reads : NULL;
+}
+
 int start_read(struct job *job, struct qfc_error *error)
 {
     const char *reads[READS_MAX] = {qfc_project_sql, qfc_limits_sql, qfc_secrets_sql};
     size_t count = ROWS_PROCESSOR - ROWS_PROJECT;
-    const char *const *more = job->processor ? job->processor->reads : NULL;
-    for (; more && *more; more++) {
+    for (const char *const *more = more_reads(job); more && *more; more++) {
         if (count >= READS_MAX)
             return qfc_fail(error, QFC_ERROR_BUG, 0, "job type %s reads too much", job->row.type);
         reads[count++] = *more;
     }
-    return qfc_queue_read(job->worker->queue, &job->row, "", reads, count, on_read, job, error);
+    return qfc_queue_read(job->worker->queue, &job->row, "", reads, count, !more_reads(job), on_read, job, error);
 }
 
 static void on_created(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)

@@ -169,7 +169,8 @@ int start_review(struct job *job, struct qfc_error *error)
         count++;
     if (count == 0)
         return 1;
-    return qfc_queue_read(job->worker->queue, &job->row, job->container, reviews, count, on_reviewed, job, error);
+    return qfc_queue_read(job->worker->queue, &job->row, job->container, reviews, count, false, on_reviewed, job,
+                          error);
 }
 
 static void on_stored(void *userdata, const struct qfc_error *error)

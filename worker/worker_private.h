@@ -166,6 +166,7 @@ struct qfc_worker {
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
     bool watching;
+    uint64_t turn_ms;         /* a job was heard of while a question was under way: when to look; 0: none */
     uint64_t poll_delay_ms;   /* until the next look; 0: not yet known */
     uint64_t upkeep_ms;       /* when it is due, on the loop's clock, like the next */
     uint64_t strays_until_ms; /* a claim of ours may have been committed without our knowing */

@@ -128,9 +128,12 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
  * id, or "".
  */
 
-/* Asks `count` queries ($1 job id, $2 project id) behind a fence: the results are the fence's own, then one of each. */
+/*
+ * Asks `count` queries ($1 job id, $2 project id) behind a fence: the results are the fence's own, then one of each.
+ * What is `small` goes with the claims: that session has just been at work, and answers sooner.
+ */
 int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *const *reads,
-                   size_t count, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+                   size_t count, bool small, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
 /*
  * Expressions that fail the transaction on purpose, for a job type's own statements: `SELECT CASE WHEN <as it should

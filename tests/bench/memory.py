@@ -66,7 +66,7 @@ def columns(value, base):
     return f"{value:>9}{value - base:>9}{value / base:>8.2f}"
 
 
-def run(bed):
+def run(bed, _pairs):
     rows = [("libraries alone", measure_empty(bed.empty))]
     rows += zip(("worker, idle", f"worker, {JOBS} jobs"), measure_worker(bed))
     bases = {name: rows[0][1][name] for name in NAMES}

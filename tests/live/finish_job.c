@@ -159,7 +159,7 @@ static void review(struct finish *finish)
     struct qfc_error error = QFC_NO_ERROR;
     while (finish->processor->reviews && finish->processor->reviews[count] && count < REVIEWS)
         count++;
-    if (qfc_queue_read(finish->queue, &finish->job, "", finish->processor->reviews, count, on_reviewed, finish,
+    if (qfc_queue_read(finish->queue, &finish->job, "", finish->processor->reviews, count, false, on_reviewed, finish,
                        &error) < 0)
         die("review", &error);
 }

@@ -638,7 +638,7 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
     X(claim, qfc_queue_claim(queue, &claim_request, never_claimed, NULL, error))                                       \
     X(return_strays, qfc_queue_return_strays(queue, ids, 2, never_answered, NULL, error))                              \
     X(watch_rows, qfc_queue_watch(queue, ids, ids, 2, never_answered, NULL, error))                                    \
-    X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, never_answered, NULL, error))                                \
+    X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, false, never_answered, NULL, error))                                \
     X(prepare_job, qfc_queue_prepare(queue, &job, "c0", &writes, never_answered, NULL, error))                         \
     X(finish_job, qfc_queue_finish(queue, &job, &ending, &writes, never_answered, NULL, error))                        \
     X(put_back_job, qfc_queue_put_back(queue, &job, &put_back, &writes, never_answered, NULL, error))
