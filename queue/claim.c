@@ -233,7 +233,7 @@ int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char 
     else
         r = QFC_ADD(
             &statements, error,
-            "SELECT ours.id, j.status, CASE WHEN j.id IS NULL THEN 'gone'"
+            "SELECT ours.id, ours.container, j.status, CASE WHEN j.id IS NULL THEN 'gone'"
             " WHEN j.status NOT IN ('queued', 'started') THEN 'ended' ELSE 'taken' END AS fate"
             " FROM unnest($1::uuid[], $2::text[]) AS ours (id, container) LEFT JOIN core_job j ON j.id = ours.id"
             " WHERE j.id IS NULL OR j.status NOT IN ('queued', 'started')"

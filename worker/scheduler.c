@@ -258,6 +258,9 @@ static void on_watched(void *userdata, const struct qfc_error *error, const stru
         if (!job)
             continue;
         bool taken = strcmp(fate, "taken") == 0;
+        /* It was asked about the container that the job had then; `prepare` may have written another one since. */
+        if (taken && strcmp(qfc_pg_text(results->items[0], row, "container"), job->container) != 0)
+            continue;
         struct qfc_error lost = QFC_NO_ERROR;
         qfc_fail(&lost, taken ? QFC_ERROR_TAKEN : QFC_ERROR_LOST, 0, status ? "the row is %s%s" : "the row is gone%s%s",
                  status ? status : "", taken ? ", for another worker" : "");
