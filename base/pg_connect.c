@@ -184,7 +184,8 @@ static bool is_ours(const struct qfc_pg *pg, const char *keyword)
     bool address = strcmp(keyword, "host") == 0 || strcmp(keyword, "hostaddr") == 0 || strcmp(keyword, "port") == 0;
 
     return (address && pg->addresses.count > 0) || strcmp(keyword, "connect_timeout") == 0 ||
-           strcmp(keyword, "client_encoding") == 0 || strcmp(keyword, "fallback_application_name") == 0;
+           strcmp(keyword, "client_encoding") == 0 || strcmp(keyword, "fallback_application_name") == 0 ||
+           (strcmp(keyword, "application_name") == 0 && *pg->application_name);
 }
 
 /* The first of our own keywords give way to what the connection string says. */
@@ -221,7 +222,7 @@ static PGconn *start_connection(const struct qfc_pg *pg)
         {"keepalives_count", "3"},
         {"tcp_user_timeout", "25000"},
         {"client_encoding", "UTF8"},
-        {"fallback_application_name", pg->application_name},
+        {*pg->application_name ? "application_name" : "fallback_application_name", pg->application_name},
         {"host", qfc_buffer_text(&pg->addresses.hosts)},
         {"hostaddr", qfc_buffer_text(&pg->addresses.hostaddrs)},
         {"port", qfc_buffer_text(&pg->addresses.ports)},

@@ -36,11 +36,23 @@ static int on_archive(struct qfc_engine_call *call, const char *data, size_t siz
     return call->over ? -1 : 0;
 }
 
+/* There is no archive of nothing: this comes from an engine that is just being stopped. */
+static bool is_empty(const struct qfc_buffer *tar)
+{
+    const char *data = qfc_buffer_text(tar);
+    for (size_t i = 0; i < tar->size; i++)
+        if (data[i])
+            return false;
+    return true;
+}
+
 /* Also what was cut off at the limit is looked at, so that the error says what is there. */
 static int read_archive(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
 {
     struct qfc_buffer file = qfc_buffer(call->max_file_bytes);
 
+    if (is_empty(&call->data))
+        return qfc_fail(error, QFC_ERROR_UNKNOWN, 0, "%s: an empty tar", call->what);
     if (qfc_tar_read_one(call->data.data, call->data.size, &file, error) < 0) {
         qfc_buffer_free(&file);
         return qfc_context(error, "%s", call->what);

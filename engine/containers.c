@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static json_t *parse(const struct qfc_http_response *response)
 {
@@ -60,21 +61,49 @@ static int parse_status(const char *text, enum qfc_container_status *ret_status)
     return -1;
 }
 
+/* "2026-01-02T03:04:05.678901234Z" in milliseconds since 1970; 0 for what is no time of these years. */
+static int64_t parse_time_ms(const char *text)
+{
+    struct tm tm = {0};
+    const char *rest = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
+    double fraction = rest && *rest == '.' ? strtod(rest, NULL) : 0;
+
+    return rest && tm.tm_year > 70 ? (int64_t)timegm(&tm) * 1000 + (int64_t)(fraction * 1000) : 0;
+}
+
+static int64_t span_ms(const char *from, json_t *state)
+{
+    int64_t began = parse_time_ms(from), ended = parse_time_ms(json_string_value(json_object_get(state, "FinishedAt")));
+
+    return began > 0 && ended > began ? ended - began : 0;
+}
+
 static int read_state(struct qfc_engine_call *call, json_t *answer, struct qfc_error *error)
 {
     struct qfc_container_state *state = &call->reply.state;
     json_t *object = json_object_get(answer, "State");
     json_t *exit_code = json_object_get(object, "ExitCode");
     const char *message = json_string_value(json_object_get(object, "Error"));
+    const char *status = json_string_value(json_object_get(object, "Status"));
 
     if (read_id(call, answer, error) < 0)
         return -1;
-    if (parse_status(json_string_value(json_object_get(object, "Status")), &state->status) < 0)
+    if (parse_status(status, &state->status) < 0)
         return qfc_engine_nonsense(call, error, "no known State.Status");
     if (!json_is_integer(exit_code))
         return qfc_engine_nonsense(call, error, "no State.ExitCode");
     strcpy(state->id, call->reply.id);
     state->exit_code = json_integer_value(exit_code);
+    /* One that is being removed may never have been started. */
+    if (state->status == QFC_CONTAINER_EXITED &&
+        parse_time_ms(json_string_value(json_object_get(object, "StartedAt"))) == 0 &&
+        json_is_string(json_object_get(object, "StartedAt")))
+        state->status = QFC_CONTAINER_CREATED;
+    if (state->status == QFC_CONTAINER_EXITED) {
+        state->ran_ms = span_ms(json_string_value(json_object_get(object, "StartedAt")), object);
+        state->lived_ms = span_ms(json_string_value(json_object_get(answer, "Created")), object);
+    }
+    state->going = strcmp(status, "removing") == 0 || strcmp(status, "dead") == 0;
     state->oom_killed = json_is_true(json_object_get(object, "OOMKilled"));
     if (message)
         qfc_engine_clean(message, strlen(message), state->error, sizeof state->error);
@@ -194,6 +223,17 @@ int qfc_engine_remove(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)
     return submit(engine, &remove_form, "remove", "/containers/%?force=1&v=1", id, done, userdata, ret_call, error);
 }
 
+static const struct call_form remove_idle_form = {
+    .method = "DELETE",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .accepts = {404},
+};
+
+int qfc_engine_remove_idle(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)
+{
+    return submit(engine, &remove_idle_form, "remove", "/containers/%?v=1", id, done, userdata, ret_call, error);
+}
+
 static const struct call_form rename_form = {.method = "POST", .max_body_bytes = QFC_SMALL_ANSWER};
 
 int qfc_engine_rename(struct qfc_engine *engine, const char *id, const char *name, QFC_ENGINE_END)
@@ -241,14 +281,14 @@ int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END
     return qfc_engine_call_submit(call, ret_call, error);
 }
 
-static int read_image(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+static int read_full_id(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
 {
     json_t *answer = parse(response);
     const char *id = json_string_value(json_object_get(answer, "Id"));
     int r = 0;
 
     if (!id || !*id)
-        r = qfc_engine_nonsense(call, error, "no image id");
+        r = qfc_engine_nonsense(call, error, "no id");
     else if (qfc_buffer_append_text(&call->data, id) < 0)
         r = qfc_fail_memory(error);
     json_decref(answer);
@@ -258,7 +298,7 @@ static int read_image(struct qfc_engine_call *call, struct qfc_http_response *re
 static const struct call_form image_form = {
     .method = "GET",
     .max_body_bytes = QFC_SMALL_ANSWER,
-    .read = read_image,
+    .read = read_full_id,
 };
 
 int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END)
@@ -269,5 +309,45 @@ int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_EN
         return -1;
     qfc_engine_path(&call->path, "/images/*/json", image);
     qfc_engine_call_name(call, "look for image %s", image);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+static const struct call_form network_form = {
+    .method = "GET",
+    .max_body_bytes = QFC_LARGE_ANSWER,
+    .read = read_full_id,
+};
+
+int qfc_engine_network(struct qfc_engine *engine, const char *network, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &network_form, network, done, userdata, error);
+
+    if (!call)
+        return -1;
+    qfc_engine_path(&call->path, "/networks/%", network);
+    qfc_engine_call_name(call, "look for network %s", network);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+static int read_info(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    json_t *answer = parse(response);
+    const char *id = json_string_value(json_object_get(answer, "ID"));
+    int r = qfc_buffer_append_text(&call->data, id ? id : "");
+
+    json_decref(answer);
+    return r < 0 ? qfc_fail_memory(error) : 0;
+}
+
+static const struct call_form info_form = {.method = "GET", .max_body_bytes = QFC_LARGE_ANSWER, .read = read_info};
+
+int qfc_engine_identity(struct qfc_engine *engine, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &info_form, "info", done, userdata, error);
+
+    if (!call)
+        return -1;
+    qfc_engine_path(&call->path, "/info");
+    qfc_engine_call_name(call, "ask the engine for its identity");
     return qfc_engine_call_submit(call, ret_call, error);
 }

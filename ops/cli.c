@@ -18,15 +18,15 @@ static const char usage[] =
     "container.\n"
     "\n"
     "Usage:\n"
-    "  qfc-worker run [--single-shot | --drain] [--concurrency N]\n"
+    "  qfc-worker run [--single-shot | --drain] [--concurrency N] [--stop leave|drain]\n"
     "  qfc-worker setup-db [--index] [--undo] [--print]\n"
     "  qfc-worker settings\n"
     "  qfc-worker lifecycle\n"
     "  qfc-worker --help | --version\n"
     "\n"
     "Commands:\n"
-    "  run             take jobs until SIGTERM or SIGINT; the first signal waits for the running jobs, a second one,\n"
-    "                  or SIGQUIT, puts back what may be run again and leaves\n"
+    "  run             take jobs until SIGTERM or SIGINT. Jobs that do not end soon then are left running, for the\n"
+    "                  next worker on this engine to take over; a second signal, or SIGQUIT, leaves at once\n"
     "  setup-db        let the database tell workers of new jobs at once; optional, safe to repeat and under traffic\n"
     "  settings        print the table of all settings\n"
     "  lifecycle       print what happens to a job in each step on each event\n"
@@ -35,6 +35,8 @@ static const char usage[] =
     "  --single-shot   run at most one job, then end\n"
     "  --drain         run until nothing is pending, then end\n"
     "  --concurrency N run up to N jobs at the same time (1 to 256)\n"
+    "  --stop drain    wait for all running jobs when told to stop: before QFieldCloud's own worker takes over, which\n"
+    "                  takes over no jobs\n"
     "\n"
     "Options of setup-db:\n"
     "  --index         also make two small indexes, for a table of jobs with a long history\n"
@@ -43,7 +45,7 @@ static const char usage[] =
     "\n"
     "Exit codes:\n"
     "  0  ended as asked; jobs that failed are told of in their rows and in the log\n"
-    "  1  the worker itself is at fault, or left jobs behind after a second signal\n"
+    "  1  the worker itself is at fault\n"
     "  2  a wrong command line or setting\n"
     "  3  --single-shot, --drain: the database or the engine could not be reached at first; setup-db: the database\n"
     "\n"
@@ -84,6 +86,7 @@ int wrong(const char *problem, const char *what)
 struct request {
     enum qfc_worker_mode mode;
     long concurrency; /* 0: as the settings say */
+    long stop;        /* enum qfc_stop, or -1: as the settings say */
 };
 
 static int parse_run(int argc, char **argv, struct request *request)
@@ -92,6 +95,7 @@ static int parse_run(int argc, char **argv, struct request *request)
         {"single-shot", no_argument, NULL, 's'},
         {"drain", no_argument, NULL, 'd'},
         {"concurrency", required_argument, NULL, 'c'},
+        {"stop", required_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
     opterr = 0;
@@ -109,6 +113,11 @@ static int parse_run(int argc, char **argv, struct request *request)
             request->concurrency = strtol(optarg, &end, 10);
             if (*end || end == optarg || request->concurrency < 1 || request->concurrency > 256)
                 return wrong("--concurrency: expected a whole number from 1 to 256", optarg);
+            break;
+        case 'p':
+            request->stop = strcmp(optarg, "drain") == 0 ? QFC_STOP_DRAIN : QFC_STOP_LEAVE;
+            if (request->stop == QFC_STOP_LEAVE && strcmp(optarg, "leave") != 0)
+                return wrong("--stop: expected leave or drain", optarg);
             break;
         case ':':
             return wrong("this option needs a value", argv[optind - 1]);
@@ -132,7 +141,7 @@ int read_settings(struct qfc_settings *ret_settings)
 
 static int run(int argc, char **argv)
 {
-    struct request request = {.mode = QFC_WORKER_RUN};
+    struct request request = {.mode = QFC_WORKER_RUN, .stop = -1};
     struct qfc_settings settings;
     int r = parse_run(argc, argv, &request);
     if (r == QFC_EXIT_OK)
@@ -141,6 +150,8 @@ static int run(int argc, char **argv)
         return r;
     if (request.concurrency > 0)
         settings.concurrency = request.concurrency;
+    if (request.stop >= 0)
+        settings.stop = request.stop;
     qfc_log_configure((enum qfc_log_format)settings.log_format, (enum qfc_log_level)settings.log_level);
     r = (int)qfc_worker_main(&settings, request.mode);
     qfc_settings_free(&settings);

@@ -63,6 +63,7 @@ static const char lock_projects_sql[] =
     " SELECT p.id FROM (SELECT * FROM candidate ORDER BY created_at) c, LATERAL ("
     "  SELECT p.id FROM {project} p, core_job j WHERE p.id = c.project_id AND j.id = c.id"
     "   AND p.locked_at IS NULL AND " IS_PENDING("j") " AND " IS_DUE("j")
+    "   AND NOT coalesce(nullif(split_part({qgis_version}, '.', 1), ''), '3') = ANY($3::text[])"
     "   FOR NO KEY UPDATE OF p, j SKIP LOCKED) p LIMIT $1"
     ") SELECT pg_backend_pid() AS session,"
     " CASE WHEN $2::boolean THEN (SELECT count(*) FROM core_job WHERE status = 'pending') ELSE 0 END AS pending,"
@@ -71,6 +72,7 @@ static const char lock_projects_sql[] =
 /*
  * With the locks held, a new snapshot: what is asked here stays so until commit, for each worker that locks, too. $2
  * are the jobs that this process still lives with: one whose way back is not written yet must not begin a second life.
+ * The locks that make them ours are taken only of rows that nobody else can take any more.
  */
 static const char take_jobs_sql[] =
     "WITH locked AS MATERIALIZED ("
@@ -84,8 +86,10 @@ static const char take_jobs_sql[] =
     "  SELECT j.id FROM core_job j"
     "   WHERE j.id = o.id AND " IS_PENDING("j") " AND NOT j.id = ANY($2::uuid[]) AND " IS_DUE("j")
     "   FOR NO KEY UPDATE OF j SKIP LOCKED) j"
+    "), held AS MATERIALIZED ("
+    " SELECT id, pg_try_advisory_lock(" LOCK_KEY("id") ") AS held FROM taken"
     ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL"
-    " FROM taken WHERE j.id = taken.id"
+    " FROM held WHERE j.id = held.id AND held.held"
     " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
     "  j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS faults";
 
@@ -104,7 +108,7 @@ static unsigned count_of(const PGresult *rows, int row, const char *column)
     return count < 1000000 ? (unsigned)count : 0;
 }
 
-static struct qfc_job job_of(const PGresult *rows, int row)
+struct qfc_job job_of(const PGresult *rows, int row)
 {
     struct qfc_job job = {0};
     copy_text(job.id, sizeof job.id, rows, row, "id");
@@ -133,6 +137,7 @@ static void fail_claim(const struct call *call, const struct qfc_error *error)
 {
     struct qfc_error told = *error;
     qfc_context(&told, "claim jobs");
+    call->queue->locks_doubtful = true;
     reconnect_if_changed(call->lane, error);
     call->claimed(call->userdata, &told, NULL);
 }
@@ -145,12 +150,12 @@ static void claimed(void *userdata, const struct qfc_error *error, const struct 
         return;
     }
     struct qfc_job jobs[CLAIM_MAX];
-    const PGresult *rows = results->items[1];
-    const char *pending = qfc_pg_text(results->items[0], 0, "pending");
+    const PGresult *first = results->items[results->count - 2], *rows = results->items[results->count - 1];
+    const char *pending = qfc_pg_text(first, 0, "pending");
     struct qfc_claim claim = {.jobs = jobs, .pending = pending ? strtol(pending, NULL, 10) : 0};
     for (; claim.count < (size_t)PQntuples(rows) && claim.count < CLAIM_MAX; claim.count++)
         jobs[claim.count] = job_of(rows, (int)claim.count);
-    check_session(call.lane, results->items[0]);
+    check_session(call.lane, first);
     call.claimed(call.userdata, NULL, &claim);
 }
 
@@ -158,16 +163,18 @@ int qfc_queue_claim(struct qfc_queue *queue, const struct qfc_claim_request *req
                     void *userdata, struct qfc_error *error)
 {
     char *ids = qfc_array_text(request->known, request->known_count);
-    if (!ids)
-        return qfc_fail_memory(error);
+    char *without = qfc_array_text(request->without_qgis, request->without_count);
     char limit[16];
     snprintf(limit, sizeof limit, "%u", request->slots < CLAIM_MAX ? request->slots : CLAIM_MAX);
     struct qfc_statements statements = {0};
     const struct call call = {.claimed = done, .userdata = userdata};
-    int r = QFC_ADD(&statements, error, lock_projects_sql, limit, request->count_pending ? "true" : "false");
+    int r = ids && without ? locks_add(queue, ids, &statements, error) : qfc_fail_memory(error);
+    if (r == 0)
+        r = QFC_ADD(&statements, error, lock_projects_sql, limit, request->count_pending ? "true" : "false", without);
     if (r == 0)
         r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, ids);
     free(ids);
+    free(without);
     lanes_tidy(queue);
     r = send_call(queue, LANE_CLAIMS, r, &statements, claimed, &call, error);
     return r < 0 ? qfc_context(error, "claim jobs") : 0;
@@ -179,9 +186,9 @@ static void looked(void *userdata, const struct qfc_error *error, const struct q
     struct qfc_look look = {0};
     reconnect_if_changed(call.lane, error);
     if (!error) {
-        const PGresult *row = results->items[0];
-        const char *work = qfc_pg_text(row, 0, "work");
-        look.work = work && strcmp(work, "t") == 0;
+        const PGresult *row = results->items[results->count - 1];
+        look.work = qfc_pg_true(row, "work");
+        look.unowned = qfc_pg_true(row, "unowned");
         look.kept_up = PQfnumber(row, "workers") >= 0;
         look.rank = count_of(row, 0, "rank");
         look.workers = count_of(row, 0, "workers");
@@ -191,55 +198,59 @@ static void looked(void *userdata, const struct qfc_error *error, const struct q
     call.looked(call.userdata, error, error ? NULL : &look);
 }
 
-int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, qfc_queue_looked *done, void *userdata,
+int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, bool unowned, qfc_queue_looked *done, void *userdata,
                    struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
     const struct call call = {.looked = done, .userdata = userdata};
     struct qfc_buffer sql = qfc_buffer(SQL_MAX_BYTES);
-    int r = upkeep ? qfc_buffer_printf(&sql, "WITH upkeep AS (%s) %s%s", upkeep, LOOK, upkeep_sql)
-                   : qfc_buffer_append_text(&sql, LOOK);
-    r = r < 0 ? qfc_fail_memory(error)
-              : qfc_statements_add_texts(&statements, sql.data, upkeep ? 1 : 0, (const char *[]){queue->marker}, error);
+    int r = 0;
+    if (upkeep)
+        r = qfc_buffer_printf(&sql, "WITH upkeep AS (%s) ", upkeep);
+    if (r == 0)
+        r = qfc_buffer_printf(&sql, "%s%s%s", LOOK, unowned ? recover_look_sql : "", upkeep ? upkeep_sql : "");
+    r = r < 0 ? qfc_fail_memory(error) : locks_add(queue, NULL, &statements, error);
+    if (r == 0)
+        r = qfc_statements_add_texts(&statements, sql.data, upkeep ? 1 : 0, (const char *[]){queue->marker}, error);
     qfc_buffer_free(&sql);
     lanes_tidy(queue);
     return send_call(queue, LANE_CLAIMS, r, &statements, looked, &call, error);
 }
 
-int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
-                            void *userdata, struct qfc_error *error)
+static void watched(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
-    char *ids = qfc_array_text(known, count);
-    if (!ids)
-        return qfc_fail_memory(error);
-    struct qfc_statements statements = {0};
-    int r = QFC_ADD(&statements, error,
-                    "UPDATE core_job SET status = 'pending', container_id = '' WHERE container_id = $1"
-                    " AND status = 'queued' AND NOT id = ANY($2::uuid[]) RETURNING id",
-                    queue->marker, ids);
-    free(ids);
-    return send_fenced(queue, LANE_QUICK, r, &statements, done, userdata, error);
+    struct call call = end_call(userdata);
+    reconnect_if_changed(call.lane, error);
+    const PGresult *taken = !error && results->count > 1 ? results->items[results->count - 2] : NULL;
+    if (taken && PQfnumber(taken, "held") >= 0) { /* it may be what was unlocked */
+        bool all = true;
+        for (int row = 0; row < PQntuples(taken); row++)
+            all &= strcmp(PQgetvalue(taken, row, 1), "t") == 0;
+        call.queue->locks_missing = !all;
+    }
+    const struct qfc_pg_results fates = {.items = error ? NULL : results->items + results->count - 1, .count = 1};
+    call.done(call.userdata, error, error ? NULL : &fates);
 }
 
-int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char *const *containers, size_t count,
-                    qfc_pg_done *done, void *userdata, struct qfc_error *error)
+/* $1 ids, $2 our marker, by which a row is ours whatever container it names by now. */
+static const char watch_sql[] =
+    "SELECT ours.id, core_job.status, CASE WHEN core_job.id IS NULL THEN 'gone'"
+    " WHEN core_job.status NOT IN ('queued', 'started') THEN 'ended' ELSE 'taken' END AS fate"
+    " FROM unnest($1::uuid[]) AS ours (id) LEFT JOIN core_job ON core_job.id = ours.id"
+    " WHERE core_job.id IS NULL OR core_job.status NOT IN ('queued', 'started')"
+    " OR NOT (core_job.container_id = $2 OR coalesce(core_job.feedback #>> '{qfc_worker,worker}' = $2, false))";
+
+int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, size_t count, qfc_pg_done *done, void *userdata,
+                    struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
+    const struct call call = {.done = done, .userdata = userdata};
     char *id_array = qfc_array_text(ids, count);
-    char *container_array = qfc_array_text(containers, count);
-    int r = -1;
-    if (!id_array || !container_array)
-        qfc_fail_memory(error);
-    else
-        r = QFC_ADD(
-            &statements, error,
-            "SELECT ours.id, ours.container, j.status, CASE WHEN j.id IS NULL THEN 'gone'"
-            " WHEN j.status NOT IN ('queued', 'started') THEN 'ended' ELSE 'taken' END AS fate"
-            " FROM unnest($1::uuid[], $2::text[]) AS ours (id, container) LEFT JOIN core_job j ON j.id = ours.id"
-            " WHERE j.id IS NULL OR j.status NOT IN ('queued', 'started')"
-            " OR j.container_id NOT IN ($3, ours.container)",
-            id_array, container_array, queue->marker);
+    int r = id_array ? locks_add(queue, id_array, &statements, error) : qfc_fail_memory(error);
+    if (r == 0 && queue->locks_missing)
+        r = QFC_ADD(&statements, error, locks_take_sql, id_array);
+    if (r == 0)
+        r = QFC_ADD(&statements, error, watch_sql, id_array, queue->marker);
     free(id_array);
-    free(container_array);
-    return send_fenced(queue, LANE_CLAIMS, r, &statements, done, userdata, error);
+    return send_call(queue, LANE_CLAIMS, r, &statements, watched, &call, error);
 }

@@ -17,7 +17,7 @@
 
 #define CONNECT_MS   10000
 #define RETRY_MIN_MS 250
-#define RETRY_MAX_MS 15000
+#define RETRY_MAX_MS 5000 /* well before somebody else takes our jobs over: see recover.c */
 
 /* No statement of ours runs long; one that does is hung. */
 #define STATEMENT_TIMEOUT "60s"
@@ -65,6 +65,8 @@ static void on_state(void *userdata, enum qfc_pg_state state, const struct qfc_e
     struct qfc_queue *queue = lane->queue;
     bool was_ready = qfc_queue_ready(queue);
     lane->ready = state == QFC_PG_READY;
+    if (!lane->ready && lane->kind == LANE_CLAIMS)
+        locks_lost(queue);
     if (lane->ready)
         open_the_others(queue);
     if (!kinds[lane->kind].always) {
@@ -131,6 +133,25 @@ static int on_setup(void *userdata, const struct qfc_pg_results *results, struct
 static const char listen_sql[] =
     "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN EXECUTE 'LISTEN " QFC_SETUP_CHANNEL "'; END IF; END $$";
 
+/*
+ * A session of ours whose connection was lost may still be there, with its locks: on jobs, and on rows.
+ */
+static const char end_former_sql[] =
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = "
+    "current_setting('application_name')"
+    " AND application_name ~ '^qfc-worker:[0-9a-f]{16}:'"
+    " AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()";
+
+/* So that the server notices a client's host that is gone. A setting that it does not have (PostgreSQL 13) is left. */
+static const char notice_death_sql[] =
+    "SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES ('tcp_keepalives_idle', '10'),"
+    " ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '2'), ('tcp_user_timeout', '20000'),"
+    " ('client_connection_check_interval', '10000')) AS wanted (name, value) USING (name)"
+    " WHERE name <> 'client_connection_check_interval' OR version() LIKE '%linux%'";
+
+/* Releasing a lock that somebody else has taken meanwhile is worth no word. */
+static const char quiet_sql[] = "SET client_min_messages = error";
+
 /* The session must not depend on what the role or the database has set. The probe comes last: see on_setup. */
 static int make_setup(const struct lane *lane, struct qfc_statements *setup, struct qfc_error *error)
 {
@@ -141,6 +162,11 @@ static int make_setup(const struct lane *lane, struct qfc_statements *setup, str
                 " set_config('timezone', 'UTC', false), set_config('qfc_worker.time_zone', $3, false),"
                 " set_config('qfc_worker.legacy_storage', $4, false)",
                 kinds[lane->kind].lock_timeout, STATEMENT_TIMEOUT, queue->time_zone, queue->legacy_storage) < 0)
+        return -1;
+    if (qfc_statements_add(setup, end_former_sql, 0, NULL, error) < 0 ||
+        qfc_statements_add(setup, notice_death_sql, 0, NULL, error) < 0)
+        return -1;
+    if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, quiet_sql, 0, NULL, error) < 0)
         return -1;
     if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, listen_sql, 0, NULL, error) < 0)
         return -1;

@@ -59,6 +59,7 @@ void qfc_queue_free(struct qfc_queue *queue)
     if (queue->conninfo)
         explicit_bzero(queue->conninfo, strlen(queue->conninfo));
     free(queue->conninfo);
+    qfc_buffer_free(&queue->unowned);
     free(queue->time_zone);
     free(queue->legacy_storage);
     free(queue);
@@ -67,6 +68,11 @@ void qfc_queue_free(struct qfc_queue *queue)
 const char *qfc_queue_release(const struct qfc_queue *queue)
 {
     return queue->release;
+}
+
+const char *qfc_queue_identity(const struct qfc_queue *queue)
+{
+    return queue->identity;
 }
 
 const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue)

@@ -7,6 +7,12 @@
 #define RELEASE_SIZE 64
 #define QUEUE_NAMES  12 /* that SQL may use, see release.c */
 
+/*
+ * The key of a job's advisory lock: the first 64 bits of its id. The session that holds it is the job's owner; the lock
+ * goes with the session, so a job without one has lost its owner.
+ */
+#define LOCK_KEY(id) "('x' || left(replace(" id "::text, '-', ''), 16))::bit(64)::bigint"
+
 enum lane_kind { LANE_CLAIMS, LANE_QUICK, LANE_PATIENT, LANE_BULK, LANE_COUNT };
 
 /* One connection: see lanes.c. */
@@ -30,7 +36,11 @@ struct qfc_queue {
     struct lane lanes[LANE_COUNT];
     bool pooled;              /* a session was not ours alone: connections are refused from then on */
     char marker[MARKER_SIZE]; /* names this process: no other ever has it */
+    struct qfc_buffer unowned; /* ids, each with a comma: jobs whose locks are to be released */
+    bool locks_doubtful;      /* a claim failed, and may have left locks of jobs that it did not take */
+    bool locks_missing;       /* the session is new, and has not got the locks of our jobs yet */
     char release[RELEASE_SIZE];
+    char identity[RELEASE_SIZE]; /* of the database */
     struct qfc_name names[QUEUE_NAMES + 1]; /* empty before the first connection */
     struct call *calls;                     /* under way */
 };
@@ -46,6 +56,7 @@ struct call {
     qfc_pg_done *done;
     qfc_queue_claimed *claimed; /* of a claim, instead of `done` */
     qfc_queue_looked *looked;   /* of a look */
+    qfc_queue_adopted *adopted; /* of an adoption */
     void *userdata;
 };
 
@@ -59,6 +70,30 @@ struct lane *lane_of(struct qfc_queue *queue, enum lane_kind kind, struct qfc_er
 
 /* Leaves lanes that were not needed for a while. */
 void lanes_tidy(struct qfc_queue *queue);
+
+/* locks.c */
+
+/* Adds what is to be done about locks before anything else is asked on the lane for claims; `known` are our jobs, as a
+ * PostgreSQL array. Returns 0 or -1. */
+int locks_add(struct qfc_queue *queue, const char *known, struct qfc_statements *statements, struct qfc_error *error);
+
+/* The session has ended, and with it its locks. */
+void locks_lost(struct qfc_queue *queue);
+
+/* claim.c: the job of a row that was claimed or adopted; its attempt is the one that follows. */
+struct qfc_job job_of(const PGresult *rows, int row);
+
+/* recover.c: to be added to a look; a column `unowned`: are there jobs that have lost their owner? */
+extern const char recover_look_sql[];
+
+/* Takes the locks of our jobs ($1) that the session has not got. */
+extern const char locks_take_sql[];
+
+/* An SQL condition: no session holds the lock of the job `id`. */
+#define IS_UNOWNED(id)                                                                                                 \
+    "NOT EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.database = (SELECT oid" \
+    " FROM pg_database WHERE datname = current_database())"                                                            \
+    " AND (l.classid::bigint << 32) | l.objid::bigint = " LOCK_KEY(id) ")"
 
 void lanes_close(struct qfc_queue *queue);
 
@@ -75,8 +110,15 @@ int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc
 
 /* fence.c */
 
-/* $1 id, $2 marker, $3 container. */
-#define IS_OURS "status IN ('queued', 'started') AND container_id IN ($2, $3)"
+/* What the queue itself keeps in core_job.feedback while a job is active. */
+#define TRAIL                                                                                                          \
+    "CASE jsonb_typeof(core_job.feedback -> 'qfc_worker') WHEN 'object' THEN core_job.feedback -> 'qfc_worker'"        \
+    " ELSE '{}'::jsonb END"
+
+/* $1 id, $2 marker, $3 container. The container stays the same when another worker takes a job over. */
+#define IS_OURS                                                                                                        \
+    "status IN ('queued', 'started') AND (container_id = $2 OR (container_id = $3"                                     \
+    " AND core_job.feedback #>> '{qfc_worker,worker}' = $2))"
 
 /*
  * SQL that cannot be evaluated, and so fails the transaction, telling what the row is instead of ours. A row that looks

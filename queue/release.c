@@ -59,6 +59,8 @@ static const char probe_sql[] =
     " current_setting('transaction_read_only')::boolean AS read_only,"
     " current_setting('server_version_num')::integer < 130000 AS too_old,"
     " current_setting('server_version') AS server_version, current_database() AS database,"
+    " (SELECT system_identifier FROM pg_control_system())"
+    "  || '-' || (SELECT oid FROM pg_database WHERE datname = current_database()) AS identity,"
     " to_regclass('core_job') IS NOT NULL AS core_job,"
     " to_regclass('core_project') IS NOT NULL AS core_project,"
     " to_regclass('project_project') IS NOT NULL AS project_project,"
@@ -122,6 +124,8 @@ int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc
         if (!matches(&releases[i], probe))
             continue;
         snprintf(queue->release, sizeof queue->release, "%s", releases[i].called);
+        const char *identity = qfc_pg_text(probe, 0, "identity");
+        snprintf(queue->identity, sizeof queue->identity, "%s", identity ? identity : "");
         fill_names(queue, probe);
         return 0;
     }

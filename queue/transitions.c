@@ -6,6 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Why earlier attempts came to nothing. */
+#define REASONS                                                                                                        \
+    "CASE jsonb_typeof(core_job.feedback #> '{qfc_worker,reasons}') WHEN 'array'"                                      \
+    " THEN core_job.feedback #> '{qfc_worker,reasons}' ELSE '[]'::jsonb END"
+
 /* Around an UPDATE named `mine`: fails the transaction when it found no row of ours. */
 #define WHERE_OURS   " WHERE id = $1 AND " IS_OURS
 #define UPDATE_FENCE " RETURNING id) SELECT CASE WHEN EXISTS (SELECT FROM mine) THEN 1 ELSE " FENCE_FAILS " END"
@@ -57,14 +62,18 @@ int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const cha
                        error);
 }
 
-int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,
+int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *engine,
                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
+    char attempts[16];
+    snprintf(attempts, sizeof attempts, "%u", job->attempt);
     struct qfc_statements statements = {0};
     int r = QFC_ADD(&statements, error,
                     "WITH mine AS (UPDATE core_job SET status = 'started', container_id = $3, started_at = now(),"
-                    " docker_started_at = now(), finished_at = NULL, docker_finished_at = NULL" WHERE_OURS UPDATE_FENCE,
-                    job->id, queue->marker, container);
+                    " docker_started_at = now(), finished_at = NULL, docker_finished_at = NULL,"
+                    " feedback = jsonb_build_object('qfc_worker', " TRAIL " || jsonb_build_object('worker', $2::text,"
+                    " 'engine', $4::text, 'attempts', $5::integer))" WHERE_OURS UPDATE_FENCE,
+                    job->id, queue->marker, container, engine, attempts);
     return send_transition(queue, lane_for(job, 0), r, &statements, writes, done, userdata, error);
 }
 
@@ -74,7 +83,10 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
     /* error_stack is an array up to v26.14 and text from v26.15: text always. */
     static const char sql[] =
         "WITH given AS (SELECT coalesce($6::jsonb, '{}'::jsonb) AS feedback),"
-        " mine AS (UPDATE core_job SET status = $4, output = $5, feedback = given.feedback"
+        " mine AS (UPDATE core_job SET status = $4, output = CASE WHEN $10::boolean THEN $5::text || (SELECT"
+        " coalesce(E'\\nBefore:' || string_agg(E'\\n' || number || '. ' || reason, '' ORDER BY number), '')"
+        " FROM jsonb_array_elements_text(" REASONS ") WITH ORDINALITY AS earlier (reason, number)) ELSE $5::text END,"
+        " feedback = given.feedback"
         " || CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array' THEN jsonb_build_object('error_stack',"
         " (SELECT coalesce(string_agg(line, '' ORDER BY number), '') FROM"
         " jsonb_array_elements_text(CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array'"
@@ -96,6 +108,7 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
         {ending->feedback_extra, QFC_VALUE_COPY},
         {ending->ran_ms, QFC_VALUE_COPY},
         {ending->container ? ending->container : "", QFC_VALUE_COPY},
+        {ending->tell_earlier ? "true" : "false", QFC_VALUE_COPY},
     };
     int r = qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error);
     size_t bytes = strlen(ending->output) + (ending->feedback ? strlen(ending->feedback) : 0);
@@ -108,9 +121,9 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
     static const char sql[] =
         "WITH mine AS (UPDATE core_job SET status = 'pending', container_id = '', started_at = NULL,"
         " docker_started_at = NULL, docker_finished_at = NULL, output = NULL,"
-        " feedback = jsonb_build_object('qfc_worker', jsonb_build_object('attempts', $4::integer, 'faults', "
-        "$5::integer,"
-        " 'reason', $6::text, 'not_before',"
+        " feedback = jsonb_build_object('qfc_worker', jsonb_build_object('attempts', $4::integer,"
+        " 'faults', $5::integer, 'reasons', " REASONS " || CASE WHEN $8::boolean THEN jsonb_build_array($6::text)"
+        " ELSE '[]'::jsonb END, 'not_before',"
         " round((extract(epoch FROM clock_timestamp()) + $7::double precision)::numeric, 3)))" WHERE_OURS UPDATE_FENCE;
     char attempts[16], faults[16], delay[32];
     snprintf(attempts, sizeof attempts, "%u", job->attempt);
@@ -118,7 +131,7 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
     snprintf(delay, sizeof delay, "%.3f", how->delay_s);
     struct qfc_statements statements = {0};
     int r = QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, how->container),
-                    attempts, faults, how->reason, delay);
+                    attempts, faults, how->reason, delay, how->faults > job->faults ? "true" : "false");
     return send_transition(queue, lane_for(job, 0), r, &statements, writes, done, userdata, error);
 }
 

@@ -119,6 +119,7 @@ static int write_body(struct job *job, const struct qfc_environment *environment
                             "job_id",     job->row.id,
                             "project_id", job->row.project_id,
                             "qfc_worker", qfc_queue_marker(job->worker->queue),
+                            "qfc_stack",  job->worker->stack,
                             "attempt",    attempt,
                             NULL};
     const struct qfc_container container = {
@@ -164,11 +165,17 @@ static void wipe_values(PGresult *secrets)
         explicit_bzero(PQgetvalue(secrets, row, column), (size_t)PQgetlength(secrets, row, column));
 }
 
+/* A name that is taken can only mean this very attempt. */
+void name_container(struct job *job, const char *marker)
+{
+    const char *instance = strchr(marker, ':');
+    snprintf(job->name, sizeof job->name, "qfc-%s-%u-%.8s", job->row.id, job->row.attempt,
+             instance ? instance + 1 : marker);
+}
+
 int describe_container(struct job *job, struct qfc_error *error)
 {
-    /* Of job, attempt and process: a name that is taken can only mean this very attempt. */
-    const char *instance = strchr(qfc_queue_marker(job->worker->queue), ':') + 1;
-    snprintf(job->name, sizeof job->name, "qfc-%s-%u-%.8s", job->row.id, job->row.attempt, instance);
+    name_container(job, qfc_queue_marker(job->worker->queue));
     struct qfc_environment environment = {0};
     struct qfc_texts binds = {0};
     int r = make_environment(job, &environment, error);

@@ -11,6 +11,10 @@
 #define PROBE_MIN_MS 250
 #define PROBE_MAX_MS 15000
 
+/* When a worker looks for the first time for jobs without an owner, and up to so much later. */
+#define FIRST_RECOVERY_MS 100
+#define SPREAD_MS         500
+
 bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message)
 {
     if (strcmp(said, message) == 0)
@@ -60,21 +64,71 @@ static void engine_trouble(struct qfc_worker *worker, const struct qfc_error *wh
         probe_later(worker);
 }
 
-static void on_probed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+/* All that must be known of the engine is. */
+static void engine_is_ready(struct qfc_worker *worker)
 {
-    struct qfc_worker *worker = userdata;
     worker->probing = false;
-    if (error) {
-        engine_trouble(worker, error);
-        return;
-    }
     if (!worker->engine_was_ready || worker->engine_trouble[0])
         qfc_log(QFC_LOG_INFO, NULL, "the engine at %s answers%s, API version %s", qfc_engine_host(worker->engine),
-                worker->engine_was_ready ? " again" : "", qfc_buffer_text(reply->data));
+                worker->engine_was_ready ? " again" : "", worker->engine_version);
     worker->engine_ready = worker->engine_was_ready = true;
     worker->probe_failures = 0;
     worker->engine_trouble[0] = '\0';
     schedule(worker);
+}
+
+/*
+ * Which engine is it? Docker tells its own ID. Podman tells another one each time, and a proxy may forbid the question:
+ * then the id of the jobs' network will do, which is the engine's own, too. Without that, the engine is taken for the
+ * only one.
+ */
+static void on_network_id(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct qfc_worker *worker = userdata;
+    if (!error)
+        snprintf(worker->engine_id, sizeof worker->engine_id, "network %s", qfc_buffer_text(reply->data));
+    engine_is_ready(worker);
+}
+
+static void identify_by_network(struct qfc_worker *worker)
+{
+    const char *network = worker->settings->network;
+    if (!*network || qfc_engine_network(worker->engine, network, on_network_id, worker, NULL, NULL) < 0)
+        engine_is_ready(worker);
+}
+
+static void on_identified(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct qfc_worker *worker = userdata;
+    const char *id = error ? "" : qfc_buffer_text(reply->data);
+    if (error && error->kind != QFC_ERROR_REFUSED && error->kind != QFC_ERROR_INVALID) {
+        worker->probing = false;
+        engine_trouble(worker, error);
+    } else if (!*id) {
+        identify_by_network(worker);
+    } else if (strcmp(id, worker->engine_id) == 0) {
+        engine_is_ready(worker);
+    } else if (++worker->identities < 3 &&
+               qfc_engine_identity(worker->engine, on_identified, worker, NULL, NULL) == 0) {
+        snprintf(worker->engine_id, sizeof worker->engine_id, "%s", id); /* is it the same the next time? */
+    } else {
+        worker->engine_id[0] = '\0';
+        identify_by_network(worker);
+    }
+}
+
+static void on_probed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct qfc_worker *worker = userdata;
+    struct qfc_error failure = QFC_NO_ERROR;
+    if (!error) {
+        snprintf(worker->engine_version, sizeof worker->engine_version, "%s", qfc_buffer_text(reply->data));
+        worker->identities = 0;
+        if (qfc_engine_identity(worker->engine, on_identified, worker, NULL, &failure) == 0)
+            return;
+    }
+    worker->probing = false;
+    engine_trouble(worker, error ? error : &failure);
 }
 
 void engine_probe(struct qfc_worker *worker)
@@ -96,6 +150,99 @@ void engine_lost(struct qfc_worker *worker)
         engine_probe(worker);
 }
 
+/*
+ * What the engine lacks: an image, or the network. It is not the job's fault, and the next job would fare no better: so
+ * what needs it is not claimed until it is there, and the attempt does not count.
+ */
+
+#define NEED_PROBE_MS 2000
+
+static const char *need_name(const struct qfc_worker *worker, enum need_kind kind)
+{
+    const struct qfc_settings *settings = worker->settings;
+    return kind == NEED_NETWORK ? settings->network
+           : kind == NEED_QGIS3 ? settings->qgis3_image
+           : kind == NEED_QGIS4 ? settings->qgis4_image
+                                : settings->qgis_image;
+}
+
+static void probe_needs(struct qfc_worker *worker);
+
+static void on_need_timer(uv_timer_t *timer)
+{
+    probe_needs(timer->data);
+}
+
+static void on_need_probed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct qfc_worker *worker = userdata;
+    enum need_kind kind = worker->need_probed;
+    worker->needs_probing = false;
+    if (!error) {
+        worker->needs[kind].missing = false;
+        qfc_log(QFC_LOG_INFO, NULL, "%s %s is there again", kind == NEED_NETWORK ? "network" : "image",
+                need_name(worker, kind));
+        schedule(worker);
+    }
+    worker->need_probed = (kind + 1) % NEED_COUNT;
+    if (!worker->closing)
+        uv_timer_start(&worker->need_probe, on_need_timer, error ? NEED_PROBE_MS : 0, 0);
+}
+
+/* Asks for one thing at a time that is missing. */
+static void probe_needs(struct qfc_worker *worker)
+{
+    if (worker->needs_probing || worker->closing)
+        return;
+    for (unsigned i = 0; i < NEED_COUNT; i++) {
+        enum need_kind kind = (worker->need_probed + i) % NEED_COUNT;
+        if (!worker->needs[kind].missing)
+            continue;
+        const char *name = need_name(worker, kind);
+        worker->need_probed = kind;
+        int r = kind == NEED_NETWORK ? qfc_engine_network(worker->engine, name, on_need_probed, worker, NULL, NULL)
+                                     : qfc_engine_image(worker->engine, name, on_need_probed, worker, NULL, NULL);
+        worker->needs_probing = r == 0;
+        if (r < 0)
+            uv_timer_start(&worker->need_probe, on_need_timer, NEED_PROBE_MS, 0);
+        return;
+    }
+}
+
+bool engine_lacks(struct job *job, const struct qfc_error *error)
+{
+    struct qfc_worker *worker = job->worker;
+    if (error->kind != QFC_ERROR_REFUSED || error->code != 404 || (job->step != STEP_CREATE && job->step != STEP_START))
+        return false;
+    /* Only the engine's words tell what is not there: a volume's driver and the container are answered with 404, too. */
+    if (job->step == STEP_CREATE && !strcasestr(error->message, "no such image") &&
+        !strcasestr(error->message, "image not known"))
+        return false;
+    if (job->step == STEP_START && !strstr(error->message, "network"))
+        return false;
+    enum need_kind kind = NEED_NETWORK;
+    if (job->step == STEP_CREATE)
+        kind = job->image == worker->settings->qgis3_image   ? NEED_QGIS3
+               : job->image == worker->settings->qgis4_image ? NEED_QGIS4
+                                                             : NEED_QGIS;
+    if (!worker->needs[kind].missing)
+        qfc_log(QFC_LOG_ERROR, NULL, "the engine has no %s %s: no job that needs it is claimed until it has; %s",
+                kind == NEED_NETWORK ? "network" : "image", need_name(worker, kind), error->message);
+    worker->needs[kind].missing = true;
+    uv_timer_start(&worker->need_probe, on_need_timer, NEED_PROBE_MS, 0);
+    return true;
+}
+
+size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2])
+{
+    size_t count = 0;
+    if (worker->needs[NEED_QGIS].missing || worker->needs[NEED_QGIS3].missing)
+        ret_majors[count++] = "3";
+    if (worker->needs[NEED_QGIS4].missing)
+        ret_majors[count++] = "4";
+    return count;
+}
+
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)
 {
     struct qfc_worker *worker = userdata;
@@ -105,7 +252,14 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
     }
     qfc_log(QFC_LOG_INFO, NULL, "connected to the database%s: QFieldCloud %s",
             worker->database_was_ready ? " again" : "", qfc_queue_release(worker->queue));
+    snprintf(worker->stack, sizeof worker->stack, "%s/%s/%s", worker->settings->compose_project_name,
+             worker->settings->environment, qfc_queue_identity(worker->queue));
+    if (worker->database_was_ready)
+        recovery_after_absence(worker);
+    else
+        recovery_begin(worker, FIRST_RECOVERY_MS + (uint64_t)random() % SPREAD_MS);
     worker->database_was_ready = true;
     worker->database_trouble[0] = '\0';
+    scheduler_watch_now(worker);
     schedule(worker);
 }

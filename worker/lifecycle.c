@@ -8,6 +8,7 @@
  */
 #include "worker_private.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,8 +46,8 @@ struct row {
 static const struct row table[STEP_COUNT] = {
     [STEP_READ] = {"read", "fetch the job's rows and plan its run", start_read, DATABASE, true, 0, {
         [EVENT_DONE] = STEP_CREATE,          [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_END,        [EVENT_TAKEN] = STEP_END,
-        [EVENT_STOP] = STEP_RETURN}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
+        [EVENT_ADOPTED] = STEP_INSPECT,      [EVENT_STOP] = STEP_BY_START}},
     [STEP_CREATE] = {"create", "create the container", start_create, ENGINE, true, 5, {
         [EVENT_DONE] = STEP_PUT,             [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
@@ -66,14 +67,15 @@ static const struct row table[STEP_COUNT] = {
     [STEP_WAIT] = {"wait", "wait for the container's end", start_wait, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_INSPECT,
         [EVENT_AGAIN] = STEP_INSPECT,        [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
-        [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_BY_TYPE}},
+        [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_END}},
     [STEP_KILL] = {"kill", "kill it: its time is up", start_kill, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
         [EVENT_STOP] = STEP_IGNORE}},
     [STEP_INSPECT] = {"inspect", "look at the container: the truth about it", start_inspect, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_LOGS,            [EVENT_RUNNING] = STEP_WAIT,    [EVENT_NOT_STARTED] = STEP_START,
-        [EVENT_COLLECTED] = STEP_REVIEW,     [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE, [EVENT_UNKNOWN] = STEP_SAME,    [EVENT_AGAIN] = STEP_SAME,
+        [EVENT_COLLECTED] = STEP_REVIEW,     [EVENT_NEVER_RAN] = STEP_RETURN, [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE,
+        [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,
         [EVENT_LOST] = STEP_REVOKE,          [EVENT_TAKEN] = STEP_END,       [EVENT_SPENT] = STEP_RETURN,
         [EVENT_STOP] = STEP_END}},
     [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, 5, {
@@ -115,10 +117,10 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_END,       [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_END,       [EVENT_STOP] = STEP_END}},
     [STEP_DISCARD] = {"discard", "remove the container before the job goes back", start_discard, ENGINE, false, 5, {
-        [EVENT_DONE] = STEP_PUT_BACK,        [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_PUT_BACK,  [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_DONE] = STEP_PUT_BACK,        [EVENT_RUNNING] = STEP_INSPECT, [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_BY_RISK,   [EVENT_STOP] = STEP_IGNORE}},
     [STEP_PUT_BACK] = {"put back", "write `pending` and when to try again", start_put_back, DATABASE, false, 0, {
-        [EVENT_DONE] = STEP_END,             [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
+        [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
         [EVENT_STOP] = STEP_IGNORE}},
     [STEP_END] = {"end", "forget the job", NULL, DATABASE, false, 0, {0}},
@@ -130,10 +132,11 @@ static const char *const event_names[EVENT_COUNT] = {
     [EVENT_NEVER_RAN] = "never ran", [EVENT_MAY_HAVE_RUN] = "may have run",
     [EVENT_UNKNOWN] = "unknown",     [EVENT_AGAIN] = "again",
     [EVENT_RUNNING] = "running",     [EVENT_NOT_STARTED] = "not started",
-    [EVENT_COLLECTED] = "collected", [EVENT_GONE] = "gone",
-    [EVENT_LOST] = "lost",           [EVENT_TAKEN] = "taken",
-    [EVENT_CHANGED] = "changed",     [EVENT_DEADLINE] = "deadline",
-    [EVENT_STOP] = "stop",           [EVENT_SPENT] = "spent",
+    [EVENT_ADOPTED] = "adopted",     [EVENT_COLLECTED] = "collected",
+    [EVENT_GONE] = "gone",           [EVENT_LOST] = "lost",
+    [EVENT_TAKEN] = "taken",         [EVENT_CHANGED] = "changed",
+    [EVENT_DEADLINE] = "deadline",   [EVENT_STOP] = "stop",
+    [EVENT_SPENT] = "spent",
 };
 
 /* What an operation's end means, by who was asked and whether the container can have run. */
@@ -200,6 +203,8 @@ void job_drop(struct job *job)
     }
     worker->job_count--;
     cancel_wait(job);
+    if (worker->queue)
+        qfc_queue_disown(worker->queue, job->row.id);
     uv_close((uv_handle_t *)&job->timer, free_job);
 }
 
@@ -216,24 +221,41 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
         return;
     job->failed = true;
     job->never_ran = !ended;
-    job->counts = event != EVENT_STOP && !(error && error->kind == QFC_ERROR_UNREACHABLE);
+    job->counts = event != EVENT_STOP && !(error && (error->kind == QFC_ERROR_UNREACHABLE || engine_lacks(job, error)));
     if (error)
         job->failure = *error;
     else if (event == EVENT_STOP)
         qfc_fail(&job->failure, QFC_ERROR_AGAIN, 0, "the worker was told to leave");
 }
 
+/*
+ * The row names a container that was never started for certain, and that nobody else would start. Then the row is
+ * written first, so that it never names one that is gone, of which nobody could tell any more that it has not run.
+ */
+static bool is_unstarted(const struct job *job)
+{
+    bool before_start = job->step == STEP_PREPARE || job->step == STEP_START ||
+                        (job->step == STEP_INSPECT && job->state.status == QFC_CONTAINER_CREATED);
+    return !job->adopted && job->prepared_at_ms && before_start;
+}
+
 /* A job may go back as long as its attempts last. */
 static enum step return_or_finish(const struct job *job)
 {
     unsigned faults = job->row.faults + (job->counts ? 1 : 0);
-    return faults < (unsigned)job->worker->settings->retry_max_attempts ? STEP_DISCARD : STEP_REVIEW;
+    if (faults >= (unsigned)job->worker->settings->retry_max_attempts)
+        return STEP_REVIEW;
+    return is_unstarted(job) ? STEP_PUT_BACK : STEP_DISCARD;
 }
 
 static enum step resolve(const struct job *job, enum event event, enum step step)
 {
     if (step == STEP_BY_TYPE)
         step = job->processor && job->processor->safe_to_rerun ? STEP_RETURN : STEP_REVIEW;
+    if (step == STEP_BY_RISK)
+        step = job->adopted && !(job->processor && job->processor->safe_to_rerun) ? STEP_REVIEW : STEP_PUT_BACK;
+    if (step == STEP_BY_START)
+        step = job->adopted ? STEP_END : STEP_RETURN;
     if (step == STEP_RETURN)
         step = return_or_finish(job);
     if (step == STEP_LET_GO)
@@ -325,9 +347,30 @@ static uint64_t retry_delay_ms(const struct job *job)
     return delay / 2 + (uint64_t)random() % (delay / 2 + 1);
 }
 
+#ifdef QFC_TEST_STOPS
+/* For tests: QFC_TEST_STOP="start before" or "start after" stops the process there, once. */
+static void stop_for_test(const struct job *job, const char *when)
+{
+    static bool stopped;
+    char here[64];
+    const char *there = getenv("QFC_TEST_STOP");
+    snprintf(here, sizeof here, "%s %s", table[job->step].name, when);
+    if (stopped || !there || strcmp(there, here) != 0)
+        return;
+    stopped = true;
+    qfc_log(QFC_LOG_INFO, &job->about, "stopped for a test: %s", here);
+    raise(SIGSTOP);
+}
+#else
+static void stop_for_test(const struct job *job, const char *when)
+{
+}
+#endif
+
 static void begin_step(struct job *job)
 {
     struct qfc_error error = QFC_NO_ERROR;
+    stop_for_test(job, "before");
     int r = table[job->step].start(job, &error);
     if (r != 0)
         job_ended(job, r < 0 ? &error : NULL);
@@ -387,15 +430,17 @@ static void say_move(const struct job *job, enum event event, enum step to, cons
 
 void job_left_behind(const struct job *job)
 {
-    if (is_tidying(job->step))
+    if (is_tidying(job->step) || job->written)
         return;
-    qfc_log(QFC_LOG_ERROR, &job->about, "left behind at step \"%s\"%s%s", table[job->step].name,
-            job->create_sent ? ", with container " : "", job->create_sent ? job->name : "");
-    job->worker->exit_code = QFC_EXIT_FAULT;
+    bool running = job->step == STEP_WAIT;
+    qfc_log(running ? QFC_LOG_INFO : QFC_LOG_WARNING, &job->about, "left %s at step \"%s\" for the next worker%s%.12s",
+            job->row.type, table[job->step].name, job->prepared_at_ms ? " on this engine: container " : "",
+            job->prepared_at_ms ? job->container : "");
 }
 
 void job_moved(struct job *job, enum event event, const struct qfc_error *error)
 {
+    stop_for_test(job, "after");
     if (error && error->kind == QFC_ERROR_UNREACHABLE && table[job->step].peer == ENGINE)
         engine_lost(job->worker);
     event = consider(job, event, error);
@@ -440,11 +485,13 @@ void job_happened(struct job *job, enum event event, const struct qfc_error *err
     job_moved(job, event, error);
 }
 
-int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error)
+static struct job *new_job(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error)
 {
     struct job *job = calloc(1, sizeof *job);
-    if (!job)
-        return qfc_fail_memory(error);
+    if (!job) {
+        qfc_fail_memory(error);
+        return NULL;
+    }
     job->worker = worker;
     job->row = *row;
     job->about = (struct qfc_log_about){.job = job->row.id, .project = job->row.project_id};
@@ -455,6 +502,58 @@ int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_e
     job->next = worker->jobs;
     worker->jobs = job;
     worker->job_count++;
+    return job;
+}
+
+int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error)
+{
+    struct job *job = new_job(worker, row, error);
+    if (!job)
+        return -1;
+    enter(job, STEP_READ);
+    return 0;
+}
+
+/* A job that its last worker has not started: what that one may have made goes, and the job goes back. */
+static void undo_former(struct job *job, const char *former)
+{
+    bool ours = strcmp(former, qfc_queue_marker(job->worker->queue)) == 0;
+    name_container(job, former);
+    job->create_sent = job->failed = job->never_ran = true;
+    job->counts = !ours;
+    if (ours)
+        qfc_fail(&job->failure, QFC_ERROR_REFUSED, 0, "the answer to its claim was lost");
+    else
+        qfc_fail(&job->failure, QFC_ERROR_REFUSED, 0, "its worker (%s) was gone before the container was started",
+                 former);
+    enter(job, return_or_finish(job) == STEP_DISCARD ? STEP_DISCARD : STEP_READ);
+}
+
+int job_adopt(struct qfc_worker *worker, const struct qfc_adoption *adoption, struct qfc_error *error)
+{
+    struct job *job = new_job(worker, &adoption->job, error);
+    if (!job)
+        return -1;
+    if (!adoption->container) {
+        undo_former(job, adoption->former);
+        return 0;
+    }
+    uint64_t now = uv_now(&worker->loop);
+    job->adopted = true;
+    job->stopping = worker->stopping && worker->settings->stop == QFC_STOP_LEAVE;
+    job->prepared_at_ms = adoption->age_ms < now ? now - adoption->age_ms : 1;
+    snprintf(job->container, sizeof job->container, "%s", adoption->container);
+    if (strcmp(adoption->engine, worker->engine_id) == 0) {
+        job->create_sent = true;
+        qfc_log(QFC_LOG_WARNING, &job->about, "took over %s, whose worker is gone: container %.12s", job->row.type,
+                job->container);
+    } else {
+        job->failed = job->never_ran = true;
+        job->failure_type = "ENGINE_LOST";
+        qfc_fail(&job->failure, QFC_ERROR_REFUSED, 0,
+                 "its container %.12s was started on another engine (%s), and no worker there has told of its end",
+                 job->container, adoption->engine);
+    }
     enter(job, STEP_READ);
     return 0;
 }
@@ -467,9 +566,14 @@ static const char *cell(enum step step)
     case STEP_SAME:
         return "again, later";
     case STEP_RETURN:
-        return "discard, or review (failed) when the attempts are spent";
+        return "discard (put back, where the row names a container already), or review (failed) when the attempts are "
+               "spent";
     case STEP_BY_TYPE:
         return "as \"never ran\" where the job type is safe to run again, else review (failed)";
+    case STEP_BY_START:
+        return "as \"never ran\"; end, where the job was taken over";
+    case STEP_BY_RISK:
+        return "put back; review (failed), where the job was taken over and must not run twice";
     case STEP_LET_GO:
         return "end; remove, where the container was never started";
     case STEP_IGNORE:

@@ -22,10 +22,7 @@
 /* Between two workers' turns. */
 #define TURN_MS 3
 
-/* How long a claim whose answer was lost may still be committed. */
-#define STRAYS_MS 120000
-
-static void look(struct qfc_worker *worker);
+static void look(struct qfc_worker *worker, bool unowned);
 
 static bool has_slot(const struct qfc_worker *worker)
 {
@@ -36,12 +33,12 @@ static bool has_slot(const struct qfc_worker *worker)
 static bool may_ask(const struct qfc_worker *worker)
 {
     return !worker->asking && !worker->stopping && !worker->closing && has_slot(worker) && worker->engine_ready &&
-           qfc_queue_ready(worker->queue);
+           !worker->needs[NEED_NETWORK].missing && qfc_queue_ready(worker->queue);
 }
 
 static void on_poll(uv_timer_t *timer)
 {
-    look(timer->data);
+    look(timer->data, false);
 }
 
 /*
@@ -70,6 +67,14 @@ static void be_attentive(struct qfc_worker *worker)
     worker->poll_delay_ms = POLL_MIN_MS;
 }
 
+/* Without memory for it: it is somebody else's to find. */
+static void leave_claimed(struct qfc_worker *worker, const struct qfc_job *row, const struct qfc_log_about *about,
+                          const struct qfc_error *error)
+{
+    qfc_log(QFC_LOG_ERROR, about, "begin the job: %s", error->message);
+    qfc_queue_disown(worker->queue, row->id);
+}
+
 static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
 {
     for (size_t i = 0; i < claim->count; i++) {
@@ -78,7 +83,7 @@ static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
         struct qfc_error error = QFC_NO_ERROR;
         qfc_log(QFC_LOG_INFO, &about, "claimed %s%s", row->type, row->attempt > 1 ? " again" : "");
         if (job_begin(worker, row, &error) < 0)
-            qfc_log(QFC_LOG_ERROR, &about, "begin the job: %s", error.message);
+            leave_claimed(worker, row, &about, &error);
     }
 }
 
@@ -113,8 +118,6 @@ static void asked(struct qfc_worker *worker)
 
 static void say_claim_trouble(struct qfc_worker *worker, const struct qfc_error *error)
 {
-    if (error->kind == QFC_ERROR_UNKNOWN)
-        worker->strays_until_ms = uv_now(&worker->loop) + STRAYS_MS;
     if (is_news(worker->claim_trouble, error->message))
         qfc_log(QFC_LOG_WARNING, NULL, "%s; this is said once, and tried again", error->message);
 }
@@ -151,6 +154,9 @@ static int claim(struct qfc_worker *worker, struct qfc_error *error)
         .slots = slots - busy_jobs(worker),
         .count_pending = worker->mode == QFC_WORKER_DRAIN,
     };
+    const char *majors[2];
+    request.without_qgis = majors;
+    request.without_count = missing_qgis(worker, majors);
     const char **known = known_ids(worker, &request.known_count);
     if (!known)
         return qfc_fail_memory(error);
@@ -195,10 +201,12 @@ static void on_looked(void *userdata, const struct qfc_error *error, const struc
         keep_up(worker, look);
     if (!error)
         worker->news |= look->work;
+    if (!error && look->unowned)
+        recovery_list(worker);
     asked(worker);
 }
 
-static void look(struct qfc_worker *worker)
+static void look(struct qfc_worker *worker, bool unowned)
 {
     struct qfc_error error = QFC_NO_ERROR;
     if (worker->mode != QFC_WORKER_RUN) {
@@ -212,7 +220,16 @@ static void look(struct qfc_worker *worker)
     uv_timer_stop(&worker->poll);
     if (upkeep)
         worker->upkeep_ms = now + UPKEEP_MS;
-    ask(worker, qfc_queue_look(worker->queue, upkeep ? qfc_token_sweep_sql : NULL, on_looked, worker, &error), &error);
+    ask(worker, qfc_queue_look(worker->queue, upkeep ? qfc_token_sweep_sql : NULL, unowned, on_looked, worker, &error),
+        &error);
+}
+
+bool scheduler_look(struct qfc_worker *worker)
+{
+    if (worker->mode != QFC_WORKER_RUN || !may_ask(worker))
+        return false;
+    look(worker, true);
+    return true;
 }
 
 /* The first in turn claims; the others look, each a little later, in case those before have no slot free. */
@@ -237,7 +254,7 @@ void scheduler_job_ended(struct qfc_worker *worker)
     stop_when_idle(worker);
 }
 
-static struct job *find(struct qfc_worker *worker, const char *id)
+struct job *find_job(const struct qfc_worker *worker, const char *id)
 {
     struct job *job = worker->jobs;
     while (job && strcmp(job->row.id, id) != 0)
@@ -254,13 +271,10 @@ static void on_watched(void *userdata, const struct qfc_error *error, const stru
     for (int row = 0; row < PQntuples(results->items[0]); row++) {
         const char *fate = qfc_pg_text(results->items[0], row, "fate");
         const char *status = qfc_pg_text(results->items[0], row, "status");
-        struct job *job = find(worker, qfc_pg_text(results->items[0], row, "id"));
+        struct job *job = find_job(worker, qfc_pg_text(results->items[0], row, "id"));
         if (!job)
             continue;
         bool taken = strcmp(fate, "taken") == 0;
-        /* It was asked about the container that the job had then; `prepare` may have written another one since. */
-        if (taken && strcmp(qfc_pg_text(results->items[0], row, "container"), job->container) != 0)
-            continue;
         struct qfc_error lost = QFC_NO_ERROR;
         qfc_fail(&lost, taken ? QFC_ERROR_TAKEN : QFC_ERROR_LOST, 0, status ? "the row is %s%s" : "the row is gone%s%s",
                  status ? status : "", taken ? ", for another worker" : "");
@@ -268,48 +282,23 @@ static void on_watched(void *userdata, const struct qfc_error *error, const stru
     }
 }
 
-static void on_strays(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
-{
-    int count = error ? 0 : PQntuples(results->items[0]);
-    for (int row = 0; row < count; row++) {
-        const struct qfc_log_about about = {.job = qfc_pg_text(results->items[0], row, "id")};
-        qfc_log(QFC_LOG_WARNING, &about, "put back: it was claimed, but its claim did not arrive");
-    }
-}
-
-/*
- * A claim whose answer was lost leaves rows that are `queued` with our marker and that we know nothing of; its commit
- * may even come after the connection's end. So they are looked for again and again for a while.
- */
-static void return_strays(struct qfc_worker *worker)
-{
-    size_t count;
-    const char **known = known_ids(worker, &count);
-    if (known)
-        qfc_queue_return_strays(worker->queue, known, count, on_strays, NULL, NULL);
-    free(known);
-}
-
 static void on_watch(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
-    if (!qfc_queue_ready(worker->queue))
+    if (!worker->database_was_ready)
         return;
-    if (!worker->asking && uv_now(&worker->loop) < worker->strays_until_ms)
-        return_strays(worker);
-    if (worker->watching || worker->job_count == 0)
+    if (worker->watching || (worker->job_count == 0 && !qfc_queue_has_spare_locks(worker->queue)))
         return;
-    const char **ids = calloc(2 * worker->job_count, sizeof *ids);
-    if (!ids)
-        return;
-    const char **containers = ids + worker->job_count;
-    size_t count = 0;
-    for (const struct job *job = worker->jobs; job; job = job->next, count++) {
-        ids[count] = job->row.id;
-        containers[count] = job->container;
-    }
-    worker->watching = qfc_queue_watch(worker->queue, ids, containers, count, on_watched, worker, NULL) == 0;
+    size_t count;
+    const char **ids = known_ids(worker, &count);
+    worker->watching = ids && qfc_queue_watch(worker->queue, ids, count, on_watched, worker, NULL) == 0;
     free(ids);
+}
+
+void scheduler_watch_now(struct qfc_worker *worker)
+{
+    if (!worker->closing)
+        uv_timer_start(&worker->watch, on_watch, 0, WATCH_MS);
 }
 
 void scheduler_watch(struct qfc_worker *worker)

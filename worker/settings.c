@@ -30,6 +30,8 @@ static const struct choice log_levels[] = {
     {NULL, 0},
 };
 
+static const struct choice stops[] = {{"leave", QFC_STOP_LEAVE}, {"drain", QFC_STOP_DRAIN}, {NULL, 0}};
+
 static const struct choice sslmodes[] = {
     {"disable", 0}, {"allow", 0}, {"prefer", 0}, {"require", 0}, {"verify-ca", 0}, {"verify-full", 0}, {NULL, 0},
 };
@@ -130,6 +132,19 @@ static const struct setting table[] = {
      AT(poll_ms),
      10,
      60000},
+    {{"QFC_WORKER_STOP_GRACE_S", "8",
+      "Seconds that running jobs have to end once the worker is told to stop; then they are left to the next one."},
+     NUMBER,
+     AT(stop_grace_s),
+     0,
+     24 * 3600},
+    {{"QFC_WORKER_STOP", "leave",
+      "leave: see QFC_WORKER_STOP_GRACE_S. drain: a worker that is told to stop waits for all of its jobs."},
+     CHOICE,
+     AT(stop),
+     0,
+     0,
+     stops},
     {{"RETRY_MAX_ATTEMPTS", "5",
       "Attempts at a job whose container could not be run for reasons that are not the job's."},
      NUMBER,

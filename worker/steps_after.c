@@ -16,6 +16,10 @@
 /* PostgreSQL's query_canceled. */
 #define STATEMENT_TIMED_OUT "57014"
 
+/* An engine that is being stopped goes on answering for a moment, when it has unmounted what containers have left. So a
+ * missing feedback of one that ended well is looked for again, for about a second. */
+#define FEEDBACK_DOUBTS 4
+
 #define LOG_LOST "[QFC/Worker/1001] Failed to read logs."
 
 /* A process group that its engine took along: killed, or the host went down under it. */
@@ -24,8 +28,18 @@
 
 static bool ended_with_engine(const struct job *job)
 {
-    return job->wait_broken && !job->past_deadline && !job->state.oom_killed &&
+    if (job->past_deadline || job->state.oom_killed)
+        return false;
+    /* Nobody has seen who killed what ended while its worker was dead: it may have gone down with its host. */
+    return (job->wait_broken || job->adopted) &&
            (job->state.exit_code == EXIT_KILLED || job->state.exit_code == EXIT_HOST_DOWN);
+}
+
+/* The worker that had it may have killed it when its time was over, and died then. Its time began after it was made. */
+static bool was_killed_in_time(const struct job *job)
+{
+    return job->adopted && job->state.status == QFC_CONTAINER_EXITED && job->state.exit_code == EXIT_KILLED &&
+           !job->state.oom_killed && job->state.lived_ms >= (int64_t)job->timeout_s * 1000;
 }
 
 static void on_inspected(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
@@ -42,8 +56,18 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         return;
     }
     job->state = reply->state;
+    job->past_deadline |= was_killed_in_time(job);
+    if (job->state.going && job->state.status == QFC_CONTAINER_EXITED) {
+        job->failure_type = "ENGINE_LOST";
+        qfc_fail(&lost, QFC_ERROR_LOST, 0, "container %.12s is being removed by somebody else", job->container);
+        job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
+        return;
+    }
     if (job->state.status == QFC_CONTAINER_RUNNING) {
         job_moved(job, EVENT_RUNNING, NULL);
+    } else if (job->state.status == QFC_CONTAINER_CREATED && job->adopted) {
+        qfc_fail(&lost, QFC_ERROR_REFUSED, 0, "its worker was gone before container %.12s was started", job->container);
+        job_moved(job, EVENT_NEVER_RAN, &lost);
     } else if (job->state.status == QFC_CONTAINER_CREATED) {
         qfc_fail(&lost, QFC_ERROR_REFUSED, 0, "container %.12s stays as it was created, whatever is tried",
                  job->container);
@@ -84,7 +108,9 @@ static void on_logged(void *userdata, const struct qfc_error *error, const struc
 
 int start_logs(struct job *job, struct qfc_error *error)
 {
-    if (job->exited_at_ms == 0)
+    if (job->exited_at_ms == 0 && job->adopted && job->state.ran_ms > 0)
+        job->exited_at_ms = job->prepared_at_ms + (uint64_t)job->state.ran_ms; /* before we came */
+    else if (job->exited_at_ms == 0)
         job->exited_at_ms = uv_now(&job->worker->loop);
     qfc_excerpt_free(&job->log);
     job->log = qfc_excerpt(LOG_MAX_BYTES);
@@ -108,6 +134,10 @@ static void on_feedback(void *userdata, const struct qfc_error *error, const str
     job->feedback_failure = error ? *error : failure;
     if (error && (error->kind == QFC_ERROR_REFUSED || error->kind == QFC_ERROR_INVALID)) {
         /* The container has not left one, or none that can be read: its end is judged without. */
+        if (error->code == 404 && job->state.exit_code == 0 && job->tries < FEEDBACK_DOUBTS) {
+            job_moved(job, EVENT_UNKNOWN, error);
+            return;
+        }
         job->collected = true;
         if (error->code == 404) {
             qfc_fail(&job->feedback_failure, QFC_ERROR_INVALID, 0, "the container left no " FEEDBACK_PATH);
@@ -246,6 +276,7 @@ static struct qfc_ending make_ending(const struct job *job, const char *ran)
     return (struct qfc_ending){
         .container = job->container,
         .finished = job->outcome.finished,
+        .tell_earlier = job->never_ran,
         .output = job->refusals > 2 ? job->outcome.output_end : qfc_buffer_text(&job->output),
         .feedback = job->refusals > 1 ? NULL : job->outcome.feedback,
         .feedback_extra = job->outcome.extra,
@@ -303,10 +334,36 @@ int start_remove(struct job *job, struct qfc_error *error)
                              error);
 }
 
+/* Docker answers 409; podman 500, with "container state improper" (pkg/api/handlers/compat/containers.go). */
+static bool says_it_runs(const struct qfc_error *error)
+{
+    return error->code == 409 || (error->code == 500 && (strcasestr(error->message, "state improper") ||
+                                                         strcasestr(error->message, "running")));
+}
+
+static void on_discarded(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct job *job = userdata;
+    if (error && error->code == 409 && strcasestr(error->message, "in progress")) {
+        on_removed(userdata, NULL, reply);     /* by somebody else, docker system prune perhaps */
+    } else if (error && says_it_runs(error)) { /* so its end is the truth */
+        job->failed = job->never_ran = job->counts = false;
+        job_moved(job, EVENT_RUNNING, error);
+    } else {
+        on_removed(userdata, error, reply);
+    }
+}
+
+/*
+ * A container that was not started, as far as we know, is not removed by force: should a worker that was taken for dead
+ * start it at this very moment, the job must not go back.
+ */
 int start_discard(struct job *job, struct qfc_error *error)
 {
     cancel_wait(job);
-    return start_remove(job, error);
+    if (!job->create_sent || !job->never_ran || !*job->container)
+        return start_remove(job, error);
+    return qfc_engine_remove_idle(job->worker->engine, job->container, on_discarded, job, NULL, error);
 }
 
 static void on_put_back(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
@@ -332,6 +389,7 @@ static double return_delay_s(const struct job *job, unsigned faults)
 int start_put_back(struct job *job, struct qfc_error *error)
 {
     struct qfc_statements writes = {0};
+    cancel_wait(job);
     int r = qfc_token_delete(&writes, &job->row, error);
     if (r == 0 && job->processor && job->processor->put_back) {
         const struct qfc_job_rows rows = job_rows(job);

@@ -59,7 +59,13 @@ static int plan(struct job *job, struct qfc_error *error)
     if (job->limits.bad)
         qfc_log(QFC_LOG_WARNING, &job->about, "the value of %s cannot be used: its default stands", job->limits.bad);
     long timeout_s = job->worker->settings->timeout_s;
-    job->timeout_s = timeout_s > 0 ? (unsigned)timeout_s : job->limits.timeout_s;
+    job->worker->timeout_s = job->timeout_s = timeout_s > 0 ? (unsigned)timeout_s : job->limits.timeout_s;
+    if (job->failed) {
+        *error = job->failure;
+        return -1;
+    }
+    if (job->adopted)
+        return 0;
     if (!job->processor)
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "nobody knows jobs of type \"%s\"", job->row.type);
     const struct qfc_job_rows rows = job_rows(job);
@@ -76,6 +82,8 @@ static void on_read(void *userdata, const struct qfc_error *error, const struct 
         job_ended(job, error);
     else if (keep_results(results, &job->rows, &job->row_count, &failure) < 0 || plan(job, &failure) < 0)
         job_ended(job, &failure);
+    else if (job->adopted)
+        job_moved(job, EVENT_ADOPTED, NULL);
     else
         job_ended(job, NULL);
 }
@@ -97,7 +105,8 @@ int start_read(struct job *job, struct qfc_error *error)
             return qfc_fail(error, QFC_ERROR_BUG, 0, "job type %s reads too much", job->row.type);
         reads[count++] = *more;
     }
-    return qfc_queue_read(job->worker->queue, &job->row, "", reads, count, !more_reads(job), on_read, job, error);
+    return qfc_queue_read(job->worker->queue, &job->row, job->container, reads, count, !more_reads(job), on_read, job,
+                          error);
 }
 
 static void on_created(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
@@ -152,7 +161,8 @@ int start_prepare(struct job *job, struct qfc_error *error)
         qfc_statements_free(&writes);
         return -1;
     }
-    return qfc_queue_prepare(job->worker->queue, &job->row, job->container, &writes, on_prepared, job, error);
+    return qfc_queue_prepare(job->worker->queue, &job->row, job->container, job->worker->engine_id, &writes,
+                             on_prepared, job, error);
 }
 
 static void on_exited(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)

@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long after the second signal what can still be written is waited for. */
-#define GIVE_UP_MS 8000
+/* How long what can still be written is waited for when the worker leaves. */
+#define GIVE_UP_MS 1500
 
 /* For one request to a storage. */
 #define STORE_DEADLINE_MS 20000
@@ -56,6 +56,11 @@ static void shut_down(struct qfc_worker *worker)
     close_handle((uv_handle_t *)&worker->watch);
     close_handle((uv_handle_t *)&worker->probe);
     close_handle((uv_handle_t *)&worker->give_up);
+    close_handle((uv_handle_t *)&worker->recover);
+    close_handle((uv_handle_t *)&worker->sweep);
+    close_handle((uv_handle_t *)&worker->need_probe);
+    sightings_free(&worker->unowned);
+    sightings_free(&worker->unwanted);
     for (size_t i = 0; i < sizeof signal_numbers / sizeof *signal_numbers; i++)
         close_handle((uv_handle_t *)&worker->signals[i]);
 }
@@ -89,18 +94,45 @@ static void on_give_up(uv_timer_t *timer)
     shut_down(worker);
 }
 
+/* What runs is left to the next worker; what was not started goes back; what has ended is written, if that is quick. */
 static void leave(struct qfc_worker *worker)
 {
-    unsigned busy = busy_jobs(worker);
-    if (busy > 0)
-        qfc_log(QFC_LOG_WARNING, NULL, "leaving now: %u running jobs are put back, or fail where that could do harm",
-                busy);
-    uv_timer_start(&worker->give_up, on_give_up, busy > 0 ? GIVE_UP_MS : 0, 0);
+    uv_timer_start(&worker->give_up, on_give_up, worker->job_count > 0 ? GIVE_UP_MS : 0, 0);
     struct job *next;
     for (struct job *job = worker->jobs; job; job = next) {
         next = job->next;
         job_happened(job, EVENT_STOP, NULL);
     }
+}
+
+static void on_grace_over(uv_timer_t *timer)
+{
+    leave(timer->data);
+}
+
+static void say_jobs(const struct qfc_worker *worker)
+{
+    for (const struct job *job = worker->jobs; job; job = job->next)
+        qfc_log(QFC_LOG_INFO, &job->about, "waiting for %s", job->row.type);
+}
+
+static void stop_gently(struct qfc_worker *worker)
+{
+    const struct qfc_settings *settings = worker->settings;
+    if (worker->job_count == 0)
+        return;
+    if (settings->stop == QFC_STOP_DRAIN) {
+        qfc_log(QFC_LOG_INFO, NULL,
+                "stopping: no more jobs are claimed; waiting for %u to end (once more to leave now)",
+                worker->job_count);
+    } else {
+        qfc_log(QFC_LOG_INFO, NULL,
+                "stopping: no more jobs are claimed; %u have %ld s to end, then they are left to the next worker (once "
+                "more to leave now)",
+                worker->job_count, settings->stop_grace_s);
+        uv_timer_start(&worker->give_up, on_grace_over, (uint64_t)settings->stop_grace_s * 1000, 0);
+    }
+    say_jobs(worker);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -111,16 +143,15 @@ static void on_signal(uv_signal_t *handle, int number)
     worker->stopping = true;
     if (at_once)
         leave(worker);
-    else if (worker->job_count > 0)
-        qfc_log(QFC_LOG_INFO, NULL,
-                "stopping: no more jobs are claimed; waiting for %u to end (once more to leave now)",
-                worker->job_count);
+    else
+        stop_gently(worker);
     stop_when_idle(worker);
 }
 
 static void init_handles(struct qfc_worker *worker)
 {
-    uv_timer_t *timers[] = {&worker->poll, &worker->watch, &worker->probe, &worker->give_up};
+    uv_timer_t *timers[] = {&worker->poll,    &worker->watch, &worker->probe,     &worker->give_up,
+                            &worker->recover, &worker->sweep, &worker->need_probe};
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
         uv_timer_init(&worker->loop, timers[i]);
         timers[i]->data = worker;
@@ -227,6 +258,7 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
                 qfc_queue_marker(worker.queue));
         engine_probe(&worker);
         scheduler_watch(&worker);
+        sweep_begin(&worker);
     }
     uv_run(&worker.loop, UV_RUN_DEFAULT);
     uv_loop_close(&worker.loop);

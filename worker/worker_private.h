@@ -51,11 +51,13 @@ enum step {
     STEP_END,
     STEP_COUNT,
     /* Only in the table: */
-    STEP_SAME,    /* the same again, after a while */
-    STEP_RETURN,  /* discard and put back; finish (failed) when the attempts are spent */
-    STEP_BY_TYPE, /* as STEP_RETURN where the job type is safe to run again, else finish (failed) */
-    STEP_LET_GO,  /* end, but for a container that was never started */
-    STEP_IGNORE,  /* nothing happens now */
+    STEP_SAME,     /* the same again, after a while */
+    STEP_RETURN,   /* discard and put back; finish (failed) when the attempts are spent */
+    STEP_BY_TYPE,  /* as STEP_RETURN where the job type is safe to run again, else finish (failed) */
+    STEP_BY_START, /* as STEP_RETURN, but end for a job that was taken over: its container may run */
+    STEP_BY_RISK,  /* put back; finish (failed) where it was taken over and must not run twice */
+    STEP_LET_GO,   /* end, but for a container that was never started */
+    STEP_IGNORE,   /* nothing happens now */
 };
 
 enum event {
@@ -67,6 +69,7 @@ enum event {
     EVENT_AGAIN,        /* not done, for a passing reason */
     EVENT_RUNNING,      /* inspect: the container runs */
     EVENT_NOT_STARTED,  /* inspect: it was never started */
+    EVENT_ADOPTED,      /* read: another worker has started it, and has died */
     EVENT_COLLECTED,    /* inspect: it has ended, and all that it left was fetched */
     EVENT_GONE,         /* what was to be fetched is not there: the file, or the container? */
     EVENT_LOST,         /* the row is gone, or somebody else has ended it */
@@ -93,6 +96,7 @@ struct job {
     unsigned answers; /* of these, those that the other side was there for: too many are EVENT_SPENT */
     bool waiting;     /* for the timer, before the step is tried again */
     bool stopping;    /* EVENT_STOP is to come as soon as the step allows */
+    bool adopted;     /* its container was started by a worker that has died */
     uv_timer_t timer; /* the next try, or at STEP_WAIT the deadline */
 
     PGresult **rows; /* what `read` brought */
@@ -146,6 +150,23 @@ struct job {
     struct qfc_buffer output;
 };
 
+/* What was seen again and again, and since when: sightings.c. */
+struct sighting {
+    char key[96];
+    uint64_t since_ms;
+    bool seen; /* in the present round */
+};
+struct sightings {
+    struct sighting *items;
+    size_t count, room;
+};
+
+/* What jobs need of the engine, besides it being there: gates.c. */
+enum need_kind { NEED_QGIS, NEED_QGIS3, NEED_QGIS4, NEED_NETWORK, NEED_COUNT };
+struct need {
+    bool missing; /* what needs it is not claimed */
+};
+
 struct qfc_worker {
     uv_loop_t loop;
     const struct qfc_settings *settings;
@@ -166,12 +187,27 @@ struct qfc_worker {
     uv_timer_t poll;   /* the next look */
     uv_timer_t watch;  /* the next look at the rows that are ours */
     bool watching;
-    uint64_t turn_ms;         /* a job was heard of while a question was under way: when to look; 0: none */
-    uint64_t poll_delay_ms;   /* until the next look; 0: not yet known */
-    uint64_t upkeep_ms;       /* when it is due, on the loop's clock, like the next */
-    uint64_t strays_until_ms; /* a claim of ours may have been committed without our knowing */
-    unsigned rank, workers;   /* our place among the workers that hear of new jobs, and their number */
+    uint64_t turn_ms;       /* a job was heard of while a question was under way: when to look; 0: none */
+    uint64_t poll_delay_ms; /* until the next look; 0: not yet known */
+    uint64_t upkeep_ms;     /* when it is due, on the loop's clock, like the next */
+    unsigned rank, workers; /* our place among the workers that hear of new jobs, and their number */
 
+    uv_timer_t recover;         /* the next look for jobs that have lost their owner: recovery.c */
+    bool recovering;            /* it is under way */
+    uint64_t recover_others_ms; /* on the loop's clock: before, only what this process has lost is taken */
+    struct sightings unowned;   /* those that were seen */
+    unsigned timeout_s;         /* the jobs' time limit as it was last read; 0: not yet */
+    uv_timer_t sweep;           /* the next look for containers that nobody needs: sweep.c */
+    struct sightings unwanted;  /* those that were seen */
+
+    struct need needs[NEED_COUNT];
+    uv_timer_t need_probe;
+    bool needs_probing;
+    enum need_kind need_probed; /* the one that is asked for, or was last */
+    char engine_version[16];
+    unsigned identities; /* how often the engine has told another one than before, in this probe */
+    char engine_id[128]; /* the engine's identity; "" where it tells none */
+    char stack[192];     /* the label of this stack's containers */
     bool engine_ready;
     bool probing;
     unsigned probe_failures;
@@ -179,6 +215,8 @@ struct qfc_worker {
     char engine_trouble[QFC_ERROR_MESSAGE_SIZE]; /* what was said last, so that it is said once */
     char database_trouble[QFC_ERROR_MESSAGE_SIZE];
     char claim_trouble[QFC_ERROR_MESSAGE_SIZE];
+    char recovery_trouble[QFC_ERROR_MESSAGE_SIZE];
+    char sweep_trouble[QFC_ERROR_MESSAGE_SIZE];
     bool database_was_ready, engine_was_ready;
 
     uv_signal_t signals[4];
@@ -194,6 +232,10 @@ struct qfc_worker {
  * (QFC_ERROR_MEMORY: the row stays as it is). */
 int job_begin(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error);
 
+/* Takes over a job whose owner has died: its life goes on where it stands. Returns 0 or -1 (QFC_ERROR_MEMORY: the row
+ * stays as it is). */
+int job_adopt(struct qfc_worker *worker, const struct qfc_adoption *adoption, struct qfc_error *error);
+
 /* Something happened to the job from outside of its step's operation. */
 void job_happened(struct job *job, enum event event, const struct qfc_error *error);
 
@@ -206,7 +248,7 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
 /* The jobs that take a slot. */
 unsigned busy_jobs(const struct qfc_worker *worker);
 
-/* Says that a job is left as it is, which is a fault; not where only objects in storage are left. */
+/* Says that a job is left as it is, for another worker. */
 void job_left_behind(const struct job *job);
 
 /* Frees a job without writing anything. */
@@ -247,6 +289,9 @@ enum { ROWS_FENCE, ROWS_PROJECT, ROWS_LIMITS, ROWS_SECRETS, ROWS_PROCESSOR };
 
 /* create.c */
 
+/* The name of a job's container: of job, attempt and the process that the marker names. */
+void name_container(struct job *job, const char *marker);
+
 /* Sets job->image: by the project's QGIS version where the release chooses like that. -1: QFC_ERROR_INVALID. */
 int choose_image(struct job *job, struct qfc_error *error);
 
@@ -267,11 +312,55 @@ void scheduler_job_ended(struct qfc_worker *worker);
 /* Starts the periodic look at our rows. */
 void scheduler_watch(struct qfc_worker *worker);
 
+/* Looks at our rows now: the connection is new. */
+void scheduler_watch_now(struct qfc_worker *worker);
+
+/* One look for new jobs and for those that have lost their owner, where there would have been a look anyway: false
+ * otherwise. */
+bool scheduler_look(struct qfc_worker *worker);
+
+/* The job of that id, or null. */
+struct job *find_job(const struct qfc_worker *worker, const char *id);
+
+/* recovery.c */
+
+/* Begins to look for jobs that have lost their owner after `delay_ms`, and then every few seconds. */
+void recovery_begin(struct qfc_worker *worker, uint64_t delay_ms);
+
+/* The same, after the database could not be reached: what others had is left to them for a while. */
+void recovery_after_absence(struct qfc_worker *worker);
+
+/* There are some. */
+void recovery_list(struct qfc_worker *worker);
+
+/* For how long a thing must have been seen before it is mended: as given, but in a hurry for tests. */
+uint64_t patience_ms(uint64_t ms);
+
+/* sweep.c: begins to look for containers that nobody needs. */
+void sweep_begin(struct qfc_worker *worker);
+
+/* sightings.c */
+
+/* Marks `key` as seen; returns for how long it has been seen in each round, 0 for the first time. */
+uint64_t sighted_for_ms(struct sightings *sightings, const char *key, uint64_t now_ms);
+
+/* Ends a round: what was not seen in it is forgotten. */
+void sightings_end_round(struct sightings *sightings);
+
+void sightings_free(struct sightings *sightings);
+
 /* gates.c: what must be there before a job is claimed. */
 
 void engine_probe(struct qfc_worker *worker);
 /* A job could not reach the engine: the next probe says so, if it cannot either. */
 void engine_lost(struct qfc_worker *worker);
+/* A job could not be run since the engine lacks what others need, too: they are not claimed until it is there. Returns
+ * whether it is so. */
+bool engine_lacks(struct job *job, const struct qfc_error *error);
+
+/* The major versions of QGIS whose image is missing: at most 2, into `ret_majors`. */
+size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);
+
 /* Is this something else than what was said last? Remembers it. */
 bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message);
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);

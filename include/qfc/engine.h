@@ -48,7 +48,10 @@ struct qfc_container_state {
     char id[QFC_CONTAINER_ID_SIZE];
     enum qfc_container_status status;
     int64_t exit_code;
+    bool going;      /* somebody removes it: nothing can be fetched from it any more */
     bool oom_killed; /* some process of it was killed for memory; the exit code may be anything */
+    int64_t ran_ms;   /* from start to end on the engine's clock; of one that has ended, else 0 */
+    int64_t lived_ms; /* the same from its creation on */
     char error[256]; /* the engine's own word on why it could not start, or "" */
 };
 
@@ -88,6 +91,13 @@ int qfc_engine_probe(struct qfc_engine *engine, QFC_ENGINE_END);
 /* Is there an image of that name or id? REFUSED 404: no. Sets data: its id ("sha256:..."). */
 int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END);
 
+/* Is there a network of that name or id? REFUSED 404: no. Sets data: its id. */
+int qfc_engine_network(struct qfc_engine *engine, const char *network, QFC_ENGINE_END);
+
+/* GET /info: sets data to the engine's ID, which outlives its restarts; empty where it tells none. Podman tells another
+ * one each time (pkg/api/handlers/compat/info.go). */
+int qfc_engine_identity(struct qfc_engine *engine, QFC_ENGINE_END);
+
 /* Creates a container from a JSON body of the API. Sets id. A name that is taken is no error but a success with status
  * 409 and the id of the one that has it: names are made so that it can only be the same attempt, whose answer was lost.
  * `json` is the caller's until `done`; it may hold secrets and appears in no error. */
@@ -119,7 +129,8 @@ typedef int qfc_engine_log(void *userdata, const char *data, size_t size);
 int qfc_engine_logs(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END);
 
 /* The content of one regular file of a container, also of one that has exited. Sets data. REFUSED 404: no such file
- * or container (the message tells which); INVALID: no regular file, or larger than `max_bytes`. */
+ * or container (the message tells which); UNKNOWN: nothing at all, as an engine answers that is being stopped;
+ * INVALID: no regular file, or larger than `max_bytes`. */
 int qfc_engine_get_file(struct qfc_engine *engine, const char *id, const char *path, size_t max_bytes, QFC_ENGINE_END);
 
 /* SIGKILL. A container that is not running (409), or is gone (404), is a success. */
@@ -128,6 +139,9 @@ int qfc_engine_kill(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
 /* Removes a container by force with its anonymous volumes. One that is gone (404), or is being removed (409), is a
  * success. */
 int qfc_engine_remove(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
+
+/* The same, but for a container that runs: REFUSED 409. */
+int qfc_engine_remove_idle(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
 
 /* All containers, running or not, that have the label ("name=value" or "name"). Sets data: the engine's JSON array. */
 int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END);

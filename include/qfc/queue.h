@@ -2,9 +2,10 @@
  * core_job as a queue: claiming, ownership, and the transitions of a row, each one pipelined transaction.
  *
  * Ownership is written in the row itself. From claim to `prepare` core_job.container_id holds this process's marker
- * ("qfc-worker:<instance>:<host>"), from then on the container's id. Every later write begins with a fence: a statement
- * that fails the whole transaction unless the row is active (`queued` or `started`) and holds our marker or our
- * container. So each of these may be repeated when its answer was lost.
+ * ("qfc-worker:<instance>:<host>"), from then on the container's id, and feedback.qfc_worker.worker the marker. Every
+ * later write begins with a fence: a statement that fails the whole transaction unless the row is active (`queued` or
+ * `started`) and has our marker. So each of these may be repeated when its answer was lost. That the owner lives is
+ * proved by an advisory lock of its session, taken as the job is claimed; a job without is anybody's to adopt.
  *
  * Tables and columns that differ by release are looked up once on each new connection. SQL given to this room writes
  * them as names in braces; see qfc_queue_names. The SQL is what PostgreSQL 13 understands.
@@ -48,6 +49,10 @@ bool qfc_queue_ready(const struct qfc_queue *queue);
 /* Which releases this database can belong to: "v26.22 to v26.24". Never null; "" before the first connection. */
 const char *qfc_queue_release(const struct qfc_queue *queue);
 
+/* Which database this is, whatever it is called: "7710924288672965773-16401", the server's system identifier and the
+ * database's oid. Never null; "" before the first connection. */
+const char *qfc_queue_identity(const struct qfc_queue *queue);
+
 /*
  * The names that SQL may use, resolved for the connected release; null before the first connection:
  *   {project}               the project table
@@ -70,16 +75,18 @@ const char *qfc_queue_marker(const struct qfc_queue *queue);
 
 /*
  * Is there something to claim? One statement, for those that have nothing to do. With `upkeep`, SQL without parameters
- * that returns rows (DELETE ... RETURNING), it does that, too, and tells how many workers hear of new jobs.
+ * that returns rows (DELETE ... RETURNING), it does that, too, and tells how many workers hear of new jobs. With
+ * `unowned` it also asks whether qfc_queue_list_unowned would find something.
  */
 struct qfc_look {
     bool work;
+    bool unowned;            /* where it was asked: some job has lost its owner, or some worker is silent */
     bool kept_up;           /* there was `upkeep`: the next three are set */
     unsigned upkept;        /* rows that it returned */
     unsigned rank, workers; /* our place among the workers (0 is the first), and their number */
 };
 typedef void qfc_queue_looked(void *userdata, const struct qfc_error *error, const struct qfc_look *look);
-int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, qfc_queue_looked *done, void *userdata,
+int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, bool unowned, qfc_queue_looked *done, void *userdata,
                    struct qfc_error *error);
 
 /*
@@ -90,6 +97,8 @@ int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, qfc_queue_looked
  */
 struct qfc_claim_request {
     unsigned slots;
+    const char *const *without_qgis; /* major versions of QGIS whose projects are left: {"3", "4"} */
+    size_t without_count;
     bool count_pending;
     const char *const *known; /* ids of the jobs that this process still has: they are not claimed again */
     size_t known_count;
@@ -104,19 +113,54 @@ int qfc_queue_claim(struct qfc_queue *queue, const struct qfc_claim_request *req
                     void *userdata, struct qfc_error *error);
 
 /*
- * Gives back claims whose answer was lost with the connection: rows with our marker that are none of `known` (ids).
- * The results hold the ids that went back to pending.
+ * Which of these jobs are no longer ours? The sign of life, asked every few seconds, and at once on a new connection,
+ * since it also takes the jobs' locks again where the session is new. Results: rows of id, `fate` ("gone", "ended",
+ * "taken") and status (null when gone); none for those that are still ours.
  */
-int qfc_queue_return_strays(struct qfc_queue *queue, const char *const *known, size_t count, qfc_pg_done *done,
-                            void *userdata, struct qfc_error *error);
+int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, size_t count, qfc_pg_done *done, void *userdata,
+                    struct qfc_error *error);
+
+/* This process has nothing more to do with a job that it claimed or adopted: its lock goes with the next question. */
+void qfc_queue_disown(struct qfc_queue *queue, const char *id);
+
+/* Are there locks to be released, so that a watch is due although there may be no jobs? */
+bool qfc_queue_has_spare_locks(const struct qfc_queue *queue);
 
 /*
- * Which of these jobs are no longer ours? The sign of life, asked every few seconds. Results: rows of id, `fate`
- * ("gone", "ended", "taken") and status (null when gone); none for those that are still ours. `containers` holds the
- * container's id of each job, or "".
+ * Jobs that have lost their owner. First ends sessions of workers that hold locks and have been silent for 20 s.
+ * Results: one row of `name` (application_name) for each session that was ended; then a row of id, version, kind,
+ * container_id, project_id, engine, age_s (since started_at; null: not started) for each job: "never started" (claimed,
+ * its container not started), "started", or "nobody" (queued without anybody's marker: by hand, by an import, or just
+ * now by QFieldCloud's own worker). No jobs are told of in the first 15 s after the server's start, in which owners come
+ * back.
  */
-int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, const char *const *containers, size_t count,
-                    qfc_pg_done *done, void *userdata, struct qfc_error *error);
+int qfc_queue_list_unowned(struct qfc_queue *queue, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
+/*
+ * Takes over jobs that were listed, if they are still as they were listed. `done` is called for each that is ours now,
+ * or once with an error; the texts are valid within.
+ */
+struct qfc_adoption {
+    struct qfc_job job;    /* its attempt is the one that is under way */
+    const char *container; /* its container; null: it was never started */
+    const char *engine;    /* that it is on; "" where that is not known */
+    const char *former;    /* of one that was never started: the marker of the worker that had claimed it */
+    uint64_t age_ms;       /* since it was started, on the database's clock */
+};
+typedef void qfc_queue_adopted(void *userdata, const struct qfc_error *error, const struct qfc_adoption *adoption);
+int qfc_queue_adopt(struct qfc_queue *queue, const char *const *ids, const char *const *versions, size_t count,
+                    qfc_queue_adopted *done, void *userdata, struct qfc_error *error);
+
+/* Back to `pending` with a job of kind "nobody", if its row is still that version. Results: its id, if it was. */
+int qfc_queue_return_nobodys(struct qfc_queue *queue, const char *id, const char *version, qfc_pg_done *done,
+                             void *userdata, struct qfc_error *error);
+
+/*
+ * Which of these containers belong to no active job and no living worker? Arrays as PostgreSQL's text: job ids,
+ * container ids, and the markers of the workers that made them ("" for QFieldCloud's own). Results: rows of container, and `ours`, whether it had a marker.
+ */
+int qfc_queue_find_unwanted(struct qfc_queue *queue, const char *jobs, const char *containers, const char *workers,
+                            qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
 /*
  * Each of the following goes through a connection where it holds up no other job, by its size and by job->patient.
@@ -145,8 +189,9 @@ int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const cha
 #define QFC_REFUSED(text) "('qfc-refused ' || " text " || ' qfc-end' || left(clock_timestamp()::text, 0))::integer"
 #define QFC_CHANGED       "('qfc-changed' || left(clock_timestamp()::text, 0))::integer"
 
-/* The container exists and is about to be started: `started`, its id, started_at and docker_started_at. */
-int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container,
+/* The container exists on the engine of that name, and is about to be started: `started`, its id, started_at and
+ * docker_started_at, and in feedback.qfc_worker the attempt, the engine, and the marker. */
+int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *engine,
                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
 struct qfc_ending {
@@ -155,14 +200,15 @@ struct qfc_ending {
     const char *output;         /* text without NUL; must live until `done` */
     const char *feedback;       /* the container's cleaned JSON object, or null; must live until `done` */
     const char *feedback_extra; /* JSON object, laid over the feedback's members */
+    bool tell_earlier;          /* the output ends with the reasons of earlier attempts */
     const char *ran_ms;         /* for docker_finished_at: from `prepare` to the container's end; null: it never ran */
 };
 int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
                      struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
 /*
- * Back to `pending`, as if never claimed, but for feedback.qfc_worker: the attempts so far, the reason, and when the
- * next one is due (`delay_s` from now). While it waits no younger job of its project overtakes it.
+ * Back to `pending`, as if never claimed, but for feedback.qfc_worker: the attempts so far, the reasons of those that
+ * count, and when the next one is due (`delay_s` from now). While it waits no younger job of its project overtakes it.
  */
 struct qfc_return {
     const char *container;

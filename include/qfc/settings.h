@@ -12,6 +12,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* What a worker that is told to stop does about its jobs. */
+enum qfc_stop {
+    QFC_STOP_LEAVE, /* those that do not end soon are left running, for another worker to take over */
+    QFC_STOP_DRAIN, /* it waits for all */
+};
+
 struct qfc_settings {
     /* Texts are never null; "" where a setting has no value. All owned by the settings. */
     char *database_url;
@@ -52,6 +58,8 @@ struct qfc_settings {
     long timeout_s; /* 0: what the web application's WORKER_TIMEOUT_S says */
     long concurrency;
     long poll_ms;
+    long stop_grace_s;
+    long stop; /* enum qfc_stop */
     long retry_max_attempts;
     long retry_base_delay_s;
 

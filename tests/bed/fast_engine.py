@@ -239,6 +239,8 @@ class FastEngine:
     async def _play(self, writer, method, path, query, body):
         if method == "GET" and path == "/version":
             return self._send(writer, 200, {"ApiVersion": API_VERSION, "MinAPIVersion": "1.24", "Version": "played"})
+        if method == "GET" and path == "/info":
+            return self._send(writer, 200, {"ID": "played"})
         if method == "GET" and path == "/_ping":
             return self._send(writer, 200, b"OK", "text/plain")
         if method == "POST" and path == "/containers/create":

@@ -100,7 +100,7 @@ class Recorded:
         with Recording(database) as recording:
             process = bed.worker.start("run", QFIELDCLOUD_DEFAULT_NETWORK="none", **database.settings)
             look = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            look += " AND datname = current_database() AND query LIKE '%AS work%' AND query NOT LIKE '%upkeep%'"
+            look += " AND datname = current_database() AND query LIKE '%AS work%' AND query NOT LIKE '%upkeep%' AND query NOT LIKE '%unowned%'"
             bed.worker.wait_for(lambda: database.value(look), "a look")
             job = database.job(project)
             bed.worker.wait_for_status(job, "finished")
@@ -117,7 +117,7 @@ class Recorded:
         self.setup = next(s for s in sent if "set_config('lock_timeout'" in s.sql)
         sessions = without_setup(sent).values()
         claims = next(found for found in sessions if any(" AS work" in s.sql for s in found))
-        self.look = next([s] for s in claims if " AS work" in s.sql and "upkeep" not in s.sql)
+        self.look = next([s] for s in claims if " AS work" in s.sql and "upkeep" not in s.sql and "unowned" not in s.sql)
         ends = [i for i, s in enumerate(claims) if "SET status = 'queued'" in s.sql or " AS work" in s.sql]
         last = next(i for i in ends if "SET status = 'queued'" in claims[i].sql)
         self.claim = claims[max([i + 1 for i in ends if i < last], default=0) : last + 1]

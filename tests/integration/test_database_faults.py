@@ -242,7 +242,7 @@ def test_connection_cut(pg_scene, step, when):
     assert row["started_at"] <= row["docker_started_at"] <= row["docker_finished_at"] <= row["finished_at"]
     output = scene.stop()
     if (step, when) == ("claim", "after"):
-        assert any(m.startswith("put back: ") for m in output.messages("warning", job)), str(output)
+        assert any("the answer to its claim was lost" in m for m in output.messages("warning", job)), str(output)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -298,6 +298,7 @@ def test_connection_that_goes_silent(pg_scene):
     scene.let_go(container)
     scene.wait_for_word("lost", limit=240)
     scene.pg_proxy.swallow(False)
+    scene.pg_proxy.hang_up()  # in what was swallowed the other connections lack some bytes for ever
     done_once(scene, job)
     scene.stop()
 

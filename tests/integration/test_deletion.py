@@ -196,13 +196,13 @@ def test_deleted_while_it_is_claimed(scene, transaction, what):
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_deleted_before_it_is_put_back(scene, transaction, what):
-    """The engine refuses the start; the job that should go back to pending is gone by then."""
-    scene.proxy.answer(CALLS["start"], 500)
+    """The engine refuses to make the container; the job that should go back to pending is gone by then."""
+    scene.proxy.answer(CALLS["create"], 500, times=1)
     hold = scene.proxy.hold(CALLS["remove"])
     scene.start()
     job = scene.job()
     hold.reached()
-    assert scene.row(job)["status"] == "started"
+    assert scene.row(job)["status"] == "queued"
     delete(scene, job, what)
     next_job = scene.job()
     before = scene.database.dump()
@@ -271,7 +271,8 @@ OTHER = "qfc-worker:0123456789abcdef:another"
 
 
 def take_over(scene, job):
-    scene.database.update("core_job", job["id"], container_id=OTHER)
+    mark = {"worker": "qfc-worker:00000000000000aa:elsewhere", "engine": "AAAA", "attempts": 1}
+    scene.database.update("core_job", job["id"], container_id=OTHER, feedback={"qfc_worker": mark})
     return scene.row(job)
 
 

@@ -124,12 +124,12 @@ def test_engine_that_never_answers_a_create(scene):
         lambda: (r := scene.row(job))["status"] == "pending" and r["feedback"] and r, "the job's return"
     )
     note = row["feedback"]["qfc_worker"]
-    assert note["attempts"] == 1 and "create container" in note["reason"], note
+    assert note["attempts"] == note["faults"] == 1 and "create container" in note["reasons"][0], note
     assert row["container_id"] == "" and row["started_at"] is None
     row = scene.wait_for(job, "failed", limit=30)
     assert "create container" in row["feedback"]["error"] and row["feedback"]["error_origin"] == "worker_wrapper"
     assert "qfc_worker" not in row["feedback"]
-    assert row["output"] == row["feedback"]["error"] + "\n"
+    assert row["output"].startswith(row["feedback"]["error"] + "\n") and "Before:\n1. " in row["output"]
     assert scene.tokens() == [] and scene.starts(job) == 0
     scene.worker.wait_for(lambda: not scene.containers(job), "the removal of what was created")
     assert rule.used >= 2
@@ -181,41 +181,66 @@ def test_answer_500_for_the_feedback(scene):
     scene.stop()
 
 
-def test_image_that_appears_between_attempts(scene, ground):
-    name = f"qfc-bed-late:{ground.session}"
-    scene.start(RETRY_BASE_DELAY_SECONDS="1", QFIELDCLOUD_QGIS_IMAGE_NAME=name, QFIELDCLOUD_QGIS3_IMAGE_NAME=name)
-    job = scene.job()
+def waits_uncounted(scene, job, what):
+    """The job has gone back with nothing counted against it, and is not claimed again while that is missing: it is
+    asked for, again and again, and others' jobs are let go by."""
+    scene.wait_for_word(f"the engine has no {what}: no job that needs it is claimed until it has")
     row = scene.worker.wait_for(
         lambda: (r := scene.row(job))["status"] == "pending" and r["feedback"] and r, "the job's return"
     )
-    assert "No such image" in row["feedback"]["qfc_worker"]["reason"]
-    assert row["feedback"]["qfc_worker"]["not_before"] > row["updated_at"].timestamp()
+    note = row["feedback"]["qfc_worker"]
+    assert (note["attempts"], note["faults"], note["reasons"]) == (1, 0, []), note
+    probes = scene.proxy.count(r"^GET /(images|networks)/")
+    scene.worker.wait_for(lambda: scene.proxy.count(r"^GET /(images|networks)/") >= probes + 2, "two probes")
+    assert scene.row(job) == row, "claimed meanwhile"
+    assert scene.said("no job that needs it is claimed") == 1 and scene.containers(job) == []
+
+
+def test_image_that_appears_later(scene, ground):
+    """A single attempt is allowed: those without the image do not count."""
+    name = f"qfc-bed-late:{ground.session}"
+    images = {"QFIELDCLOUD_QGIS_IMAGE_NAME": name, "QFIELDCLOUD_QGIS3_IMAGE_NAME": name}
+    scene.start(RETRY_MAX_ATTEMPTS="1", **images)
+    job = scene.job()
+    waits_uncounted(scene, job, f"image {name}")
     scene.docker.tag(ground.image, *name.split(":"))
     try:
+        scene.wait_for_word(f"image {name} is there again")
         assert "qfc_worker" not in scene.finishes(job)["feedback"]
+        assert scene.starts(job) == 1
         scene.stop()
     finally:
         scene.docker.remove_image(name)
 
 
-@pytest.mark.parametrize(
-    "variables, reason",
-    [
-        ({"QFIELDCLOUD_QGIS_IMAGE_NAME": "no-such", "QFIELDCLOUD_QGIS3_IMAGE_NAME": "no-such"}, "No such image: no-such"),
-        ({"QFIELDCLOUD_DEFAULT_NETWORK": "no-such-network"}, "network no-such-network not found"),
-    ],
-    ids=["image", "network"],
-)
-def test_what_is_missing_for_good(scene, variables, reason):
-    """As many attempts as allowed, then failed with the engine's words; nothing is left of any of them."""
-    scene.start(RETRY_MAX_ATTEMPTS="3", **variables)
+def test_network_that_appears_later(scene, ground):
+    """Told by the engine at the start, when the row says `started` already."""
+    name = f"qfc-bed-late-{ground.session}"
+    scene.start(RETRY_MAX_ATTEMPTS="1", QFIELDCLOUD_DEFAULT_NETWORK=name)
     job = scene.job()
-    row = scene.wait_for(job, "failed", limit=30)
-    assert reason in row["feedback"]["error"] and reason in row["output"]
-    assert row["finished_at"] and row["container_id"] == "" or len(row["container_id"]) == 64
-    output = scene.stop()
-    assert len([m for m in output.messages("warning", job) if m.startswith("put back")]) == 2, str(output)
-    assert scene.starts(job) == 0 and scene.tokens() == []
+    waits_uncounted(scene, job, f"network {name}")
+    scene.docker.create_network(name)
+    try:
+        scene.wait_for_word(f"network {name} is there again")
+        scene.finishes(job)
+        assert scene.starts(job) == 1
+        scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
+        scene.stop()
+    finally:
+        scene.docker.remove_network(name)
+
+
+@pytest.mark.parametrize("database", ["v26.25"], indirect=True)
+def test_one_of_two_images_is_missing(scene, ground, database):
+    """What needs the other one goes on."""
+    scene.start(QFIELDCLOUD_QGIS4_IMAGE_NAME="no-such")
+    project = database.project(qgis_file="offline.qgs", files=(), qgis_version="4.0.1")
+    waiting = database.job(project, "package")
+    waits_uncounted(scene, waiting, "image no-such")
+    row = scene.row(waiting)
+    assert scene.another_finishes() and scene.another_finishes()
+    assert scene.row(waiting) == row, "claimed meanwhile"
+    scene.stop()
 
 
 def test_engine_away_while_a_container_runs(scene):

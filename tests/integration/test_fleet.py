@@ -62,6 +62,10 @@ class Fleet:
     def looks(self):
         return self.counts(" AS work")
 
+    def idle_looks(self):
+        """Those that come every few seconds anyway, and also ask for jobs without an owner."""
+        return self.counts(" AS unowned")
+
     def _wait_until_counted(self):
         """Each worker knows how many they are: it counts them with a look every 30 s."""
         self.mark()
@@ -83,7 +87,7 @@ class Fleet:
         self.mark()
         job = self.database.job(project, "package")
         self.wait_for_a_word(self.claims, self.looks)
-        claims, looks = self.claims(), self.looks()
+        claims, looks = self.claims(), self.looks() - self.idle_looks()
         return job, sum(claims.values()), max(looks[session] for session in self.sessions - claims.keys())
 
     def lets_go(self, ground, job):

@@ -34,7 +34,7 @@ from matrix_scene import APPLIED, CONFLICTS, DELTAS, Place
 
 RELEASES = ["v25.27", "v25.30", "v26.3", "v26.10", "v26.17", "v26.20", "v26.21", "v26.22", "v26.25"]
 
-NO_IMAGE = "no-such-image:of-this-test"
+NO_VOLUME = "no/such:volume"  # no name that a volume can have
 
 
 class Cell:
@@ -102,17 +102,17 @@ OUTCOMES = {
         # QFieldCloud refuses the project's first file.
         Cell("create_project", failed_by_its_step(4, 'Requested ".*" and got "403 [^"]*"', "QfcRequestException")),
     ],
-    # No container: the image is not there, and the attempts are spent; or none is known; or there is nothing to run.
+    # No container: the engine will not make it; or no image is known; or there is nothing to run.
     "failure before the container": [
-        Cell("package", failed_before_its_container(NO_IMAGE)),
-        Cell("delta_apply", failed_before_its_container(NO_IMAGE), all_deltas_in_error, deltas=DELTAS),
+        Cell("package", failed_before_its_container(NO_VOLUME)),
+        Cell("delta_apply", failed_before_its_container(NO_VOLUME), all_deltas_in_error, deltas=DELTAS),
         Cell(
             "process_projectfile",
-            failed_before_its_container(NO_IMAGE),
+            failed_before_its_container(NO_VOLUME),
             details_null,
             qgis_project_and_layers_gone,
         ),
-        Cell("create_project", failed_before_its_container(NO_IMAGE)),
+        Cell("create_project", failed_before_its_container(NO_VOLUME)),
         Cell("package", failed_before_its_container('QGIS version "5.0"'), qgis_version="5.0", since="v26.20"),
         Cell("process_projectfile", failed_before_its_container("QGIS file"), plays=None, fresh=True),
     ],
@@ -167,7 +167,7 @@ def play(database, worker, api):
             env["QFIELDCLOUD_DEFAULT_NETWORK"] = worker.env["QFIELDCLOUD_DEFAULT_NETWORK"]
             api.answer(403, "^POST")
         if outcome == "failure before the container":
-            env["QFIELDCLOUD_QGIS_IMAGE_NAME"] = env["QFIELDCLOUD_QGIS3_IMAGE_NAME"] = NO_IMAGE
+            env["QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME"] = NO_VOLUME
         output = worker.run("run", "--drain", "--concurrency", 4, **env)
         assert output.returncode == 0, output
         return output

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import signal
+import threading
 import time
 
 import pytest
@@ -68,8 +69,10 @@ def script_of(job, deltas):
 class Crowd:
     """All of them, from start() to stop()."""
 
+    env = {}
+
     def __init__(self, worker, plan, docker, image, old_loops, added):
-        self.worker, self.plan, self.database = worker, plan, worker.database
+        self.worker, self.plan, self.database, self.docker = worker, plan, worker.database, docker
         self.label = f"{worker.env['ENVIRONMENT']}_worker"
         self.web = Web(self.database, plan, added)
         self.observer = Observer(self.database)
@@ -152,16 +155,17 @@ def played(databases, directory, built, tmp_path):
     assert os.listdir(directory) == []
 
 
-def play(played, capsys, release, types, count, projects, many):
+def play(played, capsys, release, types, count, projects, many, crowd=Crowd):
     """One run of `count` jobs, with the triggers of setup-db."""
     engine, worker = played(release)
+    worker.env |= crowd.env
     plan = Plan(seed(), count, projects, types, many)
     assert worker.run("setup-db").returncode == 0
 
     def added(job, deltas):
         engine.scripts[job.id] = script_of(job, deltas)
 
-    crowd = Crowd(worker, plan, Docker(engine.socket_path), PLAYED_IMAGE, 2, added)
+    crowd = crowd(worker, plan, Docker(engine.socket_path), PLAYED_IMAGE, 2, added)
     run(crowd, 8, "--concurrency", 4)
     assert engine.unplayed == [] and engine.failures == []
     crowd.judge(engine.events, capsys)
@@ -175,6 +179,39 @@ def test_a_crowd(played, capsys):
 @pytest.mark.parametrize("release, types", [("v26.25", ALL_TYPES), ("v25.30", ALL_TYPES[:2])])
 def test_a_large_crowd(played, capsys, release, types):
     play(played, capsys, release, types, count=5000, projects=300, many=400)
+
+
+class DyingCrowd(Crowd):
+    """The same, while one worker after another is killed, and another one started in its place."""
+
+    env = {"QFC_TEST_HURRY": "15"}
+    deaths = 12
+
+    def _kill(self):
+        for number in range(self.deaths):
+            if not self.web.pause(self.plan.random.uniform(0.3, 1.0)):
+                return
+            victim = self.processes[number % len(self.processes)]
+            victim.send(signal.SIGKILL)
+            victim.process.wait()
+            self.processes[number % len(self.processes)] = self.worker.start("run", "--concurrency", 4)
+
+    def _until_done(self):
+        killer = threading.Thread(target=self._kill)
+        killer.start()
+        super()._until_done()
+        killer.join()
+        self.worker.wait_for(lambda: not self._left(), "the end of what the dead have left", GUARD_S)
+
+    def _left(self):
+        """Containers and tokens of the dead; each worker looks for them every half a minute."""
+        tokens = "SELECT count(*) FROM authentication_authtoken WHERE key LIKE 'qfcworker%%'"
+        return self.docker.containers(label=[f"app={self.label}", "qfc_worker"]) or self.database.value(tokens)
+
+
+def test_a_crowd_whose_workers_die(played, capsys):
+    """Beside the old loops, which must not notice. What takes a minute is done in seconds (QFC_TEST_HURRY)."""
+    play(played, capsys, "v26.25", ALL_TYPES, count=640, projects=120, many=60, crowd=DyingCrowd)
 
 
 # The engine is real

@@ -628,6 +628,11 @@ static void never_claimed(void *userdata, const struct qfc_error *error, const s
     fail_msg("a claim ended that was never sent");
 }
 
+static void never_adopted(void *userdata, const struct qfc_error *error, const struct qfc_adoption *adoption)
+{
+    fail_msg("an adoption ended that was never sent");
+}
+
 static const char *const ids[] = {"6b1f", "9a02", NULL};
 static const struct qfc_claim_request claim_request = {.slots = 4, .known = ids, .known_count = 2};
 static const struct qfc_ending ending = {.container = "c0", .output = "", .feedback_extra = "{}"};
@@ -636,10 +641,13 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
 /* Calls of the queue: a name, and the call. Each may take `writes`, which it empties whatever comes of it. */
 #define QUEUE_SCENARIOS(X)                                                                                             \
     X(claim, qfc_queue_claim(queue, &claim_request, never_claimed, NULL, error))                                       \
-    X(return_strays, qfc_queue_return_strays(queue, ids, 2, never_answered, NULL, error))                              \
-    X(watch_rows, qfc_queue_watch(queue, ids, ids, 2, never_answered, NULL, error))                                    \
-    X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, false, never_answered, NULL, error))                                \
-    X(prepare_job, qfc_queue_prepare(queue, &job, "c0", &writes, never_answered, NULL, error))                         \
+    X(list_unowned, qfc_queue_list_unowned(queue, never_answered, NULL, error))                                        \
+    X(adopt_jobs, qfc_queue_adopt(queue, ids, ids, 2, never_adopted, NULL, error))                                     \
+    X(return_nobodys, qfc_queue_return_nobodys(queue, "6b1f", "7", never_answered, NULL, error))                       \
+    X(find_unwanted, qfc_queue_find_unwanted(queue, "{}", "{}", "{}", never_answered, NULL, error))                    \
+    X(watch_rows, qfc_queue_watch(queue, ids, 2, never_answered, NULL, error))                                         \
+    X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, false, never_answered, NULL, error))                         \
+    X(prepare_job, qfc_queue_prepare(queue, &job, "c0", "engine", &writes, never_answered, NULL, error))               \
     X(finish_job, qfc_queue_finish(queue, &job, &ending, &writes, never_answered, NULL, error))                        \
     X(put_back_job, qfc_queue_put_back(queue, &job, &put_back, &writes, never_answered, NULL, error))
 
@@ -655,6 +663,7 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
         if (queue) {                                                                                                   \
             queue->names[0] = (struct qfc_name){"project", "p"};                                                       \
             queue->names[1] = (struct qfc_name){"table", "t"};                                                         \
+            queue->names[2] = (struct qfc_name){"qgis_version", "v"};                                                  \
         }                                                                                                              \
         int r = queue ? (call) : -1;                                                                                   \
         qfc_statements_free(&writes);                                                                                  \

@@ -982,7 +982,7 @@ static void files(void **state)
     assert_int_equal(bed->error.kind, QFC_ERROR_INVALID);
     ROUTE({FILE_OF_A, "200 OK", ""});
     CALL(qfc_engine_get_file(bed->engine, "a", "/io/feedback.json", 1000, END));
-    assert_int_equal(bed->error.kind, QFC_ERROR_INVALID);
+    assert_int_equal(bed->error.kind, QFC_ERROR_UNKNOWN);
     ROUTE({FILE_OF_A, "404 Not Found", "{\"message\": \"Could not find the file\"}"});
     CALL(qfc_engine_get_file(bed->engine, "a", "/io/feedback.json", 1000, END));
     assert_failed(bed, QFC_ERROR_REFUSED, 404, "answered 404: Could not find the file");
