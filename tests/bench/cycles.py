@@ -33,8 +33,9 @@ HISTORY = 20000
 SPARE = 40  # pending jobs that are left: so no claim finds nothing at the end
 CASES = ((1, 1, 200), (1, 4, 800), (4, 1, 800), (4, 4, 2400))  # processes, slots, jobs
 PATIENCE_S = 300
-ID_OF_N = "lpad(n::text, 32, '0')"
-ID = "lpad(:n::text, 32, '0')::uuid"
+# The key of a job's lock is made of the first half of its id, which is random in real ones.
+ID_OF_N = "rpad(lpad(n::text, 16, '0'), 32, '0')"
+ID = "rpad(lpad(:n::text, 16, '0'), 32, '0')::uuid"
 FOUND = "(SELECT id FROM core_job WHERE container_id = :{} AND status = 'queued' LIMIT 1)"
 
 
