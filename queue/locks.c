@@ -37,6 +37,11 @@ static const char unlock_others_sql[] =
     "SELECT pg_advisory_unlock(held.key) FROM " OUR_LOCKS
     " WHERE held.key NOT IN (SELECT " LOCK_KEY("id") " FROM unnest($1::uuid[]) AS id)";
 
+/* $1 our jobs. One that another session holds stays without: the next watch tries again, or tells whose it is. */
+const char locks_take_sql[] =
+    "SELECT id, pg_try_advisory_lock(" LOCK_KEY("id") ") AS held FROM unnest($1::uuid[]) AS id"
+    " WHERE " LOCK_KEY("id") " NOT IN (SELECT key FROM " OUR_LOCKS ")";
+
 /* clang-format on */
 
 static int add_unlock(struct qfc_queue *queue, struct qfc_statements *statements, struct qfc_error *error)
@@ -68,9 +73,3 @@ void locks_lost(struct qfc_queue *queue)
     queue->locks_doubtful = false;
     queue->locks_missing = true;
 }
-
-/* $1 our jobs. One that another session holds stays without: the next watch tries again, or tells whose it is. */
-const char locks_take_sql[] =
-    "SELECT id, pg_try_advisory_lock(" LOCK_KEY("id") ") AS held FROM unnest($1::uuid[]) AS id"
-                                                      " WHERE " LOCK_KEY("id") " NOT IN (SELECT key FROM " OUR_LOCKS
-                                                                               ")";

@@ -157,7 +157,8 @@ int qfc_queue_return_nobodys(struct qfc_queue *queue, const char *id, const char
 
 /*
  * Which of these containers belong to no active job and no living worker? Arrays as PostgreSQL's text: job ids,
- * container ids, and the markers of the workers that made them ("" for QFieldCloud's own). Results: rows of container, and `ours`, whether it had a marker.
+ * container ids, and the markers of the workers that made them ("" for QFieldCloud's own). Results: rows of container,
+ * and `ours`, whether it had a marker.
  */
 int qfc_queue_find_unwanted(struct qfc_queue *queue, const char *jobs, const char *containers, const char *workers,
                             qfc_pg_done *done, void *userdata, struct qfc_error *error);
