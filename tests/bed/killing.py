@@ -296,7 +296,7 @@ class World:
 
     def wake(self):
         """The stopped ones go on, and end when they are told to; what they have written since is remembered."""
-        before, starts = self.database.dump(), dict(self.starts())
+        before, starts = self.database.dump(), self.starts()
         sleepers = [victim for victim in self.victims if victim.way == STOPPED]
         for victim in sleepers:
             victim.process.send(signal.SIGCONT)
@@ -305,7 +305,8 @@ class World:
             self.end(victim.process)
         after = self.database.dump()
         self.changed = {table: rows for table, rows in after.items() if rows != before[table]}
-        self.started_again = [job for job, count in self.starts().items() if count != starts.get(job, 0)]
+        after_starts = self.starts()
+        self.started_again = [job["id"] for job in self.jobs if after_starts[str(job["id"])] != starts[str(job["id"])]]
         self.wait_for(lambda: not self.containers(), "the removal of what they made", False)
 
     def starts(self):
