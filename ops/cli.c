@@ -1,53 +1,34 @@
 /*
- * The command line: what it takes, and what it says of itself.
+ * The command line: which command is meant, and what the program says of itself.
  */
 #include "qfc/cli.h"
 
+#include "command.h"
 #include "ops_private.h"
-#include "qfc/log.h"
 
-#include <errno.h>
-#include <getopt.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] =
+static const char intro[] =
     "qfc-worker runs the jobs of a QFieldCloud: it takes pending jobs out of PostgreSQL and runs each in a QGIS\n"
     "container.\n"
     "\n"
     "Usage:\n"
-    "  qfc-worker run [--single-shot | --drain] [--concurrency N] [--stop leave|drain]\n"
-    "  qfc-worker setup-db [--index] [--undo] [--print]\n"
-    "  qfc-worker settings\n"
-    "  qfc-worker lifecycle\n"
+    "  qfc-worker COMMAND [OPTION ...]\n"
+    "  qfc-worker COMMAND --help\n"
     "  qfc-worker --help | --version\n"
     "\n"
-    "Commands:\n"
-    "  run             take jobs until SIGTERM or SIGINT. Jobs that do not end soon then are left running, for the\n"
-    "                  next worker on this engine to take over; a second signal, or SIGQUIT, leaves at once\n"
-    "  setup-db        let the database tell workers of new jobs at once; optional, safe to repeat and under traffic\n"
-    "  settings        print the table of all settings\n"
-    "  lifecycle       print what happens to a job in each step on each event\n"
-    "\n"
-    "Options of run:\n"
-    "  --single-shot   run at most one job, then end\n"
-    "  --drain         run until nothing is pending, then end\n"
-    "  --concurrency N run up to N jobs at the same time (1 to 256)\n"
-    "  --stop drain    wait for all running jobs when told to stop: before QFieldCloud's own worker takes over, which\n"
-    "                  takes over no jobs\n"
-    "\n"
-    "Options of setup-db:\n"
-    "  --index         also make two small indexes, for a table of jobs with a long history\n"
-    "  --undo          take away all that setup-db has ever made\n"
-    "  --print         print the SQL and change nothing\n"
+    "Commands:\n";
+
+static const char exit_codes[] =
     "\n"
     "Exit codes:\n"
     "  0  ended as asked; jobs that failed are told of in their rows and in the log\n"
     "  1  the worker itself is at fault\n"
     "  2  a wrong command line or setting\n"
-    "  3  --single-shot, --drain: the database or the engine could not be reached at first; setup-db: the database\n"
+    "  3  the database or, where a command needs it, the engine could not be reached; `run` without --single-shot and\n"
+    "     --drain waits for them instead\n"
     "\n"
     "Settings (environment variables; an empty one counts as not set):\n";
 
@@ -55,7 +36,10 @@ void print_help(void)
 {
     size_t count;
     const struct qfc_setting_info *infos = qfc_settings_table(&count);
-    fputs(usage, stdout);
+    fputs(intro, stdout);
+    for (const struct command *const *command = commands; *command; command++)
+        printf("  %-14s  %s\n", (*command)->name, (*command)->summary);
+    fputs(exit_codes, stdout);
     for (size_t i = 0; i < count; i++) {
         printf("  %s\n      %s", infos[i].name, infos[i].meaning);
         if (*infos[i].fallback)
@@ -64,68 +48,10 @@ void print_help(void)
     }
 }
 
-/* As Markdown: the README's table. */
-static void print_settings(void)
-{
-    size_t count;
-    const struct qfc_setting_info *infos = qfc_settings_table(&count);
-    printf("| setting | default | meaning |\n|---|---|---|\n");
-    for (size_t i = 0; i < count; i++) {
-        const char *tick = *infos[i].fallback ? "`" : "";
-        printf("| `%s` | %s%s%s | %s |\n", infos[i].name, tick, infos[i].fallback, tick, infos[i].meaning);
-    }
-}
-
 int wrong(const char *problem, const char *what)
 {
     fprintf(stderr, "qfc-worker: %s%s%s\nTry: qfc-worker --help\n", problem, what ? ": " : "", what ? what : "");
     return QFC_EXIT_USAGE;
-}
-
-/* What `run` was asked for. */
-struct request {
-    enum qfc_worker_mode mode;
-    long concurrency; /* 0: as the settings say */
-    long stop;        /* enum qfc_stop, or -1: as the settings say */
-};
-
-static int parse_run(int argc, char **argv, struct request *request)
-{
-    static const struct option options[] = {
-        {"single-shot", no_argument, NULL, 's'},
-        {"drain", no_argument, NULL, 'd'},
-        {"concurrency", required_argument, NULL, 'c'},
-        {"stop", required_argument, NULL, 'p'},
-        {NULL, 0, NULL, 0},
-    };
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
-        char *end;
-        enum qfc_worker_mode mode = option == 's' ? QFC_WORKER_SINGLE_SHOT : QFC_WORKER_DRAIN;
-        switch (option) {
-        case 's':
-        case 'd':
-            if (request->mode != QFC_WORKER_RUN && request->mode != mode)
-                return wrong("--single-shot and --drain exclude each other", NULL);
-            request->mode = mode;
-            break;
-        case 'c':
-            request->concurrency = strtol(optarg, &end, 10);
-            if (*end || end == optarg || request->concurrency < 1 || request->concurrency > 256)
-                return wrong("--concurrency: expected a whole number from 1 to 256", optarg);
-            break;
-        case 'p':
-            request->stop = strcmp(optarg, "drain") == 0 ? QFC_STOP_DRAIN : QFC_STOP_LEAVE;
-            if (request->stop == QFC_STOP_LEAVE && strcmp(optarg, "leave") != 0)
-                return wrong("--stop: expected leave or drain", optarg);
-            break;
-        case ':':
-            return wrong("this option needs a value", argv[optind - 1]);
-        default:
-            return wrong("no such option of run", argv[optind - 1]);
-        }
-    }
-    return optind < argc ? wrong("run takes no such argument", argv[optind]) : 0;
 }
 
 static const char *environment(const char *name)
@@ -139,43 +65,68 @@ int read_settings(struct qfc_settings *ret_settings)
     return qfc_settings_read(environment, ret_settings, &error) < 0 ? failed(&error) : QFC_EXIT_OK;
 }
 
-static int run(int argc, char **argv)
+int failed(const struct qfc_error *error)
 {
-    struct request request = {.mode = QFC_WORKER_RUN, .stop = -1};
-    struct qfc_settings settings;
-    int r = parse_run(argc, argv, &request);
-    if (r == QFC_EXIT_OK)
-        r = read_settings(&settings);
-    if (r != QFC_EXIT_OK)
-        return r;
-    if (request.concurrency > 0)
-        settings.concurrency = request.concurrency;
-    if (request.stop >= 0)
-        settings.stop = request.stop;
-    qfc_log_configure((enum qfc_log_format)settings.log_format, (enum qfc_log_level)settings.log_level);
-    r = (int)qfc_worker_main(&settings, request.mode);
-    qfc_settings_free(&settings);
-    return r;
+    fprintf(stderr, "qfc-worker: %s\n", error->message);
+    switch (error->kind) {
+    case QFC_ERROR_USAGE:
+        return QFC_EXIT_USAGE;
+    case QFC_ERROR_UNREACHABLE:
+        return QFC_EXIT_UNREACHABLE;
+    default:
+        return QFC_EXIT_FAULT;
+    }
+}
+
+/* The first word of commands of two: "jobs". */
+static bool is_group(const char *word)
+{
+    size_t length = strlen(word);
+    for (const struct command *const *command = commands; *command; command++)
+        if (strncmp((*command)->name, word, length) == 0 && (*command)->name[length] == ' ')
+            return true;
+    return false;
+}
+
+static int no_such_command(int argc, char **argv)
+{
+    char both[128];
+    if (!is_group(argv[0]))
+        return wrong("no such command", argv[0]);
+    if (argc < 2)
+        return wrong("this command needs another word; --help lists them", argv[0]);
+    snprintf(both, sizeof both, "%s %s", argv[0], argv[1]);
+    return wrong("no such command", both);
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
 }
 
 int qfc_cli(int argc, char **argv)
 {
-    const char *command = argc > 1 ? argv[1] : NULL;
-    if (!command)
+    const char *word = argc > 1 ? argv[1] : NULL;
+    int words;
+    if (!word)
         return wrong("no command given", NULL);
-    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0 || strcmp(command, "help") == 0)
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
         print_help();
-    else if (strcmp(command, "--version") == 0)
+        return QFC_EXIT_OK;
+    }
+    if (strcmp(word, "--version") == 0) {
         printf("qfc-worker %s\n", QFC_VERSION);
-    else if (strcmp(command, "settings") == 0)
-        print_settings();
-    else if (strcmp(command, "lifecycle") == 0)
-        qfc_lifecycle_print(stdout);
-    else if (strcmp(command, "run") == 0)
-        return run(argc - 1, argv + 1);
-    else if (strcmp(command, "setup-db") == 0)
-        return command_setup_db(argc - 1, argv + 1);
-    else
-        return wrong("no such command", command);
-    return QFC_EXIT_OK;
+        return QFC_EXIT_OK;
+    }
+    const struct command *command = find_command(argc - 1, argv + 1, &words);
+    if (!command)
+        return no_such_command(argc - 1, argv + 1);
+    if (asks_for_help(argc - words, argv + words)) {
+        print_command_help(command);
+        return QFC_EXIT_OK;
+    }
+    return command->run(command, argc - words, argv + words);
 }

@@ -141,16 +141,3 @@ int database_run(PGconn *connection, const char *sql, struct qfc_error *error)
         PQclear(PQexec(connection, "ROLLBACK"));
     return r;
 }
-
-int failed(const struct qfc_error *error)
-{
-    fprintf(stderr, "qfc-worker: %s\n", error->message);
-    switch (error->kind) {
-    case QFC_ERROR_USAGE:
-        return QFC_EXIT_USAGE;
-    case QFC_ERROR_UNREACHABLE:
-        return QFC_EXIT_UNREACHABLE;
-    default:
-        return QFC_EXIT_FAULT;
-    }
-}

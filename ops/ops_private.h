@@ -17,6 +17,9 @@ int read_settings(struct qfc_settings *ret_settings);
 
 void print_help(void);
 
+/* Tells why a command could not be carried out; returns its exit code. */
+int failed(const struct qfc_error *error);
+
 /*
  * database.c: PostgreSQL for commands that do one thing after another and end. Errors: USAGE (a connection string that
  * cannot be understood), UNREACHABLE (no connection, or lost), AGAIN (somebody was in the way), REFUSED (`sqlstate`),
@@ -34,8 +37,5 @@ int database_ask(PGconn *connection, const struct qfc_statement *statement, PGre
 /* Runs a text of one statement or several, without values. A transaction that it leaves open is rolled back. */
 int database_run(PGconn *connection, const char *sql, struct qfc_error *error);
 
-/* Tells why a command could not be carried out; returns its exit code. */
-int failed(const struct qfc_error *error);
-
-/* The commands: each gets its own name and arguments, and returns an exit code. */
-int command_setup_db(int argc, char **argv);
+/* The commands; the table of them is in commands.c. */
+extern const struct command command_run, command_setup_db, command_settings, command_lifecycle;

@@ -5,12 +5,12 @@
  * do the same: what they have done meanwhile is no longer in the plan, and where both came at the same time the one who
  * lost looks again.
  */
+#include "command.h"
 #include "ops_private.h"
 
 #include "qfc/pg.h"
 #include "qfc/setup.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,39 +26,28 @@
 struct setup {
     PGconn *connection;
     struct qfc_setup_wish wish;
-    bool print, help;
+    bool print;
     struct qfc_statements look; /* makes the plan */
 };
 
-static int parse(int argc, char **argv, struct setup *setup)
+static void take_option(struct setup *setup, const char *name)
 {
-    static const struct option options[] = {
-        {"index", no_argument, NULL, 'i'},
-        {"undo", no_argument, NULL, 'u'},
-        {"print", no_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
-    };
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
-        switch (option) {
-        case 'i':
-            setup->wish.index = true;
-            break;
-        case 'u':
-            setup->wish.undo = true;
-            break;
-        case 'p':
-            setup->print = true;
-            break;
-        case 'h':
-            setup->help = true;
-            break;
-        default:
-            return wrong("no such option of setup-db", argv[optind - 1]);
-        }
-    }
-    return optind < argc ? wrong("setup-db takes no such argument", argv[optind]) : QFC_EXIT_OK;
+    if (strcmp(name, "index") == 0)
+        setup->wish.index = true;
+    else if (strcmp(name, "undo") == 0)
+        setup->wish.undo = true;
+    else
+        setup->print = true;
+}
+
+static int parse(const struct command *command, int argc, char **argv, struct setup *setup)
+{
+    struct arguments arguments = {.command = command, .argc = argc, .argv = argv};
+    const char *name, *value;
+    enum argument next;
+    while ((next = next_option(&arguments, &name, &value)) == ARGUMENT_OPTION)
+        take_option(setup, name);
+    return next == ARGUMENT_END ? QFC_EXIT_OK : QFC_EXIT_USAGE;
 }
 
 /* Asks what the database is, and makes the question for the plan of it. */
@@ -229,16 +218,12 @@ static int print_all(const struct setup *setup, struct qfc_error *error)
     return 0;
 }
 
-int command_setup_db(int argc, char **argv)
+static int run(const struct command *command, int argc, char **argv)
 {
     struct setup setup = {0};
     struct qfc_settings settings;
     struct qfc_error error = QFC_NO_ERROR;
-    int code = parse(argc, argv, &setup);
-    if (code == QFC_EXIT_OK && setup.help) {
-        print_help();
-        return QFC_EXIT_OK;
-    }
+    int code = parse(command, argc, argv, &setup);
     if (code == QFC_EXIT_OK)
         code = read_settings(&settings);
     if (code != QFC_EXIT_OK)
@@ -254,3 +239,19 @@ int command_setup_db(int argc, char **argv)
     qfc_statements_free(&setup.look);
     return r < 0 ? failed(&error) : QFC_EXIT_OK;
 }
+
+static const struct option_info options[] = {
+    {"index", NULL, "also make two small indexes, for a table of jobs with a long history"},
+    {"undo", NULL, "take away all that setup-db has ever made"},
+    {"print", NULL, "print the SQL and change nothing"},
+    {0},
+};
+
+const struct command command_setup_db = {
+    .name = "setup-db",
+    .operands = "",
+    .summary = "let the database tell workers of new jobs at once; optional, safe to repeat and under traffic",
+    .more = "",
+    .options = options,
+    .run = run,
+};

@@ -641,7 +641,7 @@ def test_a_connection_string_that_is_wrong(setup_db, database, url):
     "args, message",
     [
         (["--fly"], "no such option of setup-db: --fly"),
-        (["--index=yes"], "no such option of setup-db: --index=yes"),
+        (["--index=yes"], "this option of setup-db takes no value: --index=yes"),
         (["now"], "setup-db takes no such argument: now"),
     ],
 )

@@ -1,0 +1,7 @@
+/*
+ * The table of commands.
+ */
+#include "command.h"
+#include "ops_private.h"
+
+const struct command *const commands[] = {&command_run, &command_setup_db, &command_settings, &command_lifecycle, NULL};
