@@ -653,5 +653,5 @@ def test_wrong_calls(setup_db, database, args, message):
 def test_help(setup_db, database):
     said = setup_db(database, "--help")
     for option in ("--index", "--undo", "--print"):
-        assert f"\n  {option} " in said
+        assert f"\n  {option}\n" in said
     assert ours(database) == []
