@@ -157,6 +157,16 @@ void qfc_http_cancel(struct qfc_http_transfer *transfer)
     arm_deadline(http);
 }
 
+void qfc_http_resume(struct qfc_http_transfer *transfer)
+{
+    if (!transfer->held || transfer->state != TRANSFER_RUNNING)
+        return;
+    if (transfer->http->inside)
+        transfer->resuming = true;
+    else
+        qfc_http_transfer_resume(transfer);
+}
+
 static void read_messages(struct qfc_http *http)
 {
     CURLMsg *message;
@@ -181,6 +191,8 @@ static void sort_out(struct qfc_http *http)
         next = TAILQ_NEXT(transfer, link);
         if (transfer->state == TRANSFER_QUEUED && enter_multi(transfer, &transfer->error) < 0)
             transfer->state = TRANSFER_ENDED;
+        if (transfer->state == TRANSFER_RUNNING && transfer->resuming)
+            qfc_http_transfer_resume(transfer);
         if (transfer->state == TRANSFER_ENDED)
             leave_multi(transfer);
         if (transfer->state == TRANSFER_CANCELLED)

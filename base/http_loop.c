@@ -113,6 +113,12 @@ static void on_timer(uv_timer_t *timer)
     drive(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
+/* libcurl is called, and what has ended is told, from the loop. */
+void qfc_http_drive_soon(struct qfc_http *http)
+{
+    uv_timer_start(&http->timer, on_timer, 0, 0);
+}
+
 static int on_timeout_change(CURLM *multi, long timeout_ms, void *userdata)
 {
     struct qfc_http *http = userdata;

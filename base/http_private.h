@@ -38,6 +38,8 @@ struct qfc_http_transfer {
 
     size_t max_body_bytes;
     bool headers_seen; /* those of the answer itself, not of a 1xx */
+    bool held;         /* paused by its callback */
+    bool resuming;     /* to go on when libcurl has returned */
     bool cut;          /* the body of a refusal was longer than is kept: that is all right */
     struct qfc_http_response response;
     struct qfc_error error; /* set as soon as it is known why the transfer cannot succeed */
@@ -71,12 +73,15 @@ struct qfc_http {
 void qfc_http_settle(struct qfc_http *http);
 
 /* http_loop.c: libcurl's sockets and its timer on the loop. */
+void qfc_http_drive_soon(struct qfc_http *http);
 void qfc_http_loop_open(struct qfc_http *http);
 void qfc_http_loop_close(struct qfc_http *http);
 
 /* http_transfer.c: one request's options and callbacks. */
 int qfc_http_transfer_prepare(struct qfc_http_transfer *transfer, const struct qfc_http_request *request,
                               struct qfc_error *error);
+/* Goes on after it was held; libcurl must not be running. */
+void qfc_http_transfer_resume(struct qfc_http_transfer *transfer);
 /* libcurl has ended it: an answer, or why there is none. */
 void qfc_http_transfer_conclude(struct qfc_http_transfer *transfer, CURLcode result);
 void qfc_http_transfer_expire(struct qfc_http_transfer *transfer);

@@ -15,6 +15,7 @@
 
 #define SMALL_BYTES     (16u * 1024)
 #define REFUSAL_BYTES   (64u * 1024)
+#define BULK_BYTES      (256u * 1024)
 #define CONNECT_MS      10000u
 #define KEEPALIVE_IDLE  30L /* seconds */
 #define KEEPALIVE_AGAIN 10L
@@ -48,6 +49,10 @@ static size_t send_body(char *out, size_t size, size_t count, void *userdata)
         return room;
     }
     written = transfer->read_body(transfer->userdata, out, room);
+    if (written == QFC_HTTP_LATER) {
+        transfer->held = true;
+        return CURL_READFUNC_PAUSE;
+    }
     if (written >= 0 && (size_t)written <= room)
         return (size_t)written;
     if (transfer->state == TRANSFER_RUNNING)
@@ -113,16 +118,32 @@ static size_t keep(struct qfc_http_transfer *transfer, const char *data, size_t 
     return transfer->cut || transfer->error.kind ? CURL_WRITEFUNC_ERROR : size;
 }
 
+void qfc_http_transfer_resume(struct qfc_http_transfer *transfer)
+{
+    struct qfc_http *http = transfer->http;
+
+    transfer->held = transfer->resuming = false;
+    http->inside = true;
+    curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
+    http->inside = false;
+    qfc_http_drive_soon(http);
+}
+
 static size_t receive_body(char *data, size_t size, size_t count, void *userdata)
 {
     struct qfc_http_transfer *transfer = userdata;
 
     if (transfer->state != TRANSFER_RUNNING)
         return CURL_WRITEFUNC_ERROR;
+    if (transfer->held) /* of a large piece libcurl makes several, and would not stop in between by itself */
+        return CURL_WRITEFUNC_PAUSE;
     if (!transfer->on_data || !is_success(transfer->response.status))
         return keep(transfer, data, count);
-    if (transfer->on_data(transfer->userdata, data, count) >= 0)
+    int r = transfer->on_data(transfer->userdata, data, count);
+    if (r >= 0) {
+        transfer->held = r == QFC_HTTP_HOLD;
         return transfer->state == TRANSFER_RUNNING ? count : CURL_WRITEFUNC_ERROR;
+    }
     if (transfer->state == TRANSFER_RUNNING)
         qfc_fail(&transfer->error, QFC_ERROR_INVALID, 0, "the answer of %s was given up by its receiver",
                  transfer->where);
@@ -165,6 +186,10 @@ static void set_connection(CURL *easy, CURLcode *code, const struct qfc_http_req
 #endif
     set_long(easy, code, CURLOPT_FOLLOWLOCATION, 0);
     set_long(easy, code, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    if (request->bulk) {
+        set_long(easy, code, CURLOPT_BUFFERSIZE, (long)BULK_BYTES);
+        set_long(easy, code, CURLOPT_UPLOAD_BUFFERSIZE, (long)BULK_BYTES);
+    }
     set_long(easy, code, CURLOPT_TCP_NODELAY, 1);
     set_long(easy, code, CURLOPT_TCP_KEEPALIVE, 1);
     set_long(easy, code, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE);

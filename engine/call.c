@@ -17,6 +17,7 @@ static void destroy(struct qfc_engine_call *call)
 {
     qfc_buffer_free(&call->path);
     qfc_buffer_free(&call->data);
+    qfc_buffer_free(&call->lines.line);
     free(call->id);
     free(call->what);
     free(call);
@@ -120,6 +121,25 @@ static int on_data(void *userdata, const char *data, size_t size)
     return qfc_engine_call_release(call) ? r : -1;
 }
 
+static void on_headers(void *userdata, int status)
+{
+    struct qfc_engine_call *call = userdata;
+
+    qfc_engine_call_hold(call);
+    call->form->on_headers(call, status);
+    qfc_engine_call_release(call);
+}
+
+static ssize_t read_body(void *userdata, char *out, size_t room)
+{
+    struct qfc_engine_call *call = userdata;
+    ssize_t n;
+
+    qfc_engine_call_hold(call);
+    n = call->form->read_body(call, out, room);
+    return qfc_engine_call_release(call) ? n : -1;
+}
+
 int qfc_engine_call_send(struct qfc_engine_call *call, struct qfc_error *error)
 {
     const struct call_form *form = call->form;
@@ -131,6 +151,9 @@ int qfc_engine_call_send(struct qfc_engine_call *call, struct qfc_error *error)
         .body_size = call->body_size,
         .max_body_bytes = form->max_body_bytes,
         .deadline_ms = form->endless ? 0 : call->engine->deadline_ms,
+        .bulk = form->bulk,
+        .read_body = form->read_body ? read_body : NULL,
+        .on_headers = form->on_headers ? on_headers : NULL,
         .on_data = form->on_data ? on_data : NULL,
         .on_done = on_answer,
         .userdata = call,
@@ -209,6 +232,12 @@ bool qfc_engine_call_release(struct qfc_engine_call *call)
         return true;
     destroy(call);
     return false;
+}
+
+void qfc_engine_resume(struct qfc_engine_call *call)
+{
+    if (call->transfer)
+        qfc_http_resume(call->transfer);
 }
 
 void qfc_engine_cancel(struct qfc_engine_call *call)

@@ -1,4 +1,4 @@
-/* Containers and images: what is asked, and what of the answer is kept. */
+/* Containers: what is asked, and what of the answer is kept. */
 #include "engine_private.h"
 
 #include <jansson.h>
@@ -278,54 +278,6 @@ int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END
     free(text);
     json_decref(filters);
     qfc_engine_call_name(call, "list containers with label %s", label);
-    return qfc_engine_call_submit(call, ret_call, error);
-}
-
-static int read_full_id(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
-{
-    json_t *answer = parse(response);
-    const char *id = json_string_value(json_object_get(answer, "Id"));
-    int r = 0;
-
-    if (!id || !*id)
-        r = qfc_engine_nonsense(call, error, "no id");
-    else if (qfc_buffer_append_text(&call->data, id) < 0)
-        r = qfc_fail_memory(error);
-    json_decref(answer);
-    return r;
-}
-
-static const struct call_form image_form = {
-    .method = "GET",
-    .max_body_bytes = QFC_SMALL_ANSWER,
-    .read = read_full_id,
-};
-
-int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END)
-{
-    struct qfc_engine_call *call = qfc_engine_call_new(engine, &image_form, image, done, userdata, error);
-
-    if (!call)
-        return -1;
-    qfc_engine_path(&call->path, "/images/*/json", image);
-    qfc_engine_call_name(call, "look for image %s", image);
-    return qfc_engine_call_submit(call, ret_call, error);
-}
-
-static const struct call_form network_form = {
-    .method = "GET",
-    .max_body_bytes = QFC_LARGE_ANSWER,
-    .read = read_full_id,
-};
-
-int qfc_engine_network(struct qfc_engine *engine, const char *network, QFC_ENGINE_END)
-{
-    struct qfc_engine_call *call = qfc_engine_call_new(engine, &network_form, network, done, userdata, error);
-
-    if (!call)
-        return -1;
-    qfc_engine_path(&call->path, "/networks/%", network);
-    qfc_engine_call_name(call, "look for network %s", network);
     return qfc_engine_call_submit(call, ret_call, error);
 }
 

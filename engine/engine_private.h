@@ -5,10 +5,18 @@
 
 #include "frames.h"
 
+#include <jansson.h>
 #include <sys/queue.h>
 
 #define QFC_SMALL_ANSWER (1024u * 1024)
 #define QFC_LARGE_ANSWER (16u * 1024 * 1024)
+
+/* An answer that is a stream of JSON texts, one a line: lines.c. A line that is too long is passed over. */
+struct qfc_engine_lines {
+    struct qfc_buffer line;
+    bool too_long; /* the rest of this line is passed over */
+};
+typedef void qfc_engine_line(struct qfc_engine_call *call, json_t *line);
 
 enum call_state {
     CALL_WAITING, /* for the version to be negotiated */
@@ -22,11 +30,14 @@ struct call_form {
     const char *content_type; /* of what is sent */
     size_t max_body_bytes;    /* of the answer */
     bool endless;             /* no deadline */
+    bool bulk;                /* gigabytes */
     int accepts[2];           /* refusals that are none */
 
     /* Sends the first request; null: the one at `path`. */
     int (*begin)(struct qfc_engine_call *call, struct qfc_error *error);
-    int (*on_data)(struct qfc_engine_call *call, const char *data, size_t size);
+    int (*on_data)(struct qfc_engine_call *call, const char *data, size_t size); /* as of qfc/http.h */
+    void (*on_headers)(struct qfc_engine_call *call, int status);
+    ssize_t (*read_body)(struct qfc_engine_call *call, char *out, size_t room); /* as of qfc/http.h */
     /* Reads an answer that is no refusal. 0: the call has ended well, -1: it has failed, 1: it goes on. */
     int (*read)(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error);
     /* The transfer failed. As `read`. */
@@ -63,6 +74,11 @@ struct qfc_engine_call {
     /* logs */
     struct qfc_frames frames;
     qfc_engine_log *on_log;
+
+    /* export, load, events: the caller's, and what came of a line */
+    qfc_engine_piece *on_piece;
+    qfc_engine_read *read_piece;
+    struct qfc_engine_lines lines;
 
     /* get_file */
     size_t max_file_bytes;
@@ -130,3 +146,9 @@ void qfc_engine_clean(const char *text, size_t size, char *out, size_t out_size)
 
 /* path.c: appends `format` with each '%' replaced by the next text, escaped for a URL; '*' likewise, '/' left. */
 int qfc_engine_path(struct qfc_buffer *path, const char *format, ...);
+
+/* Calls `on_line` for each line that is complete and is JSON; ends when it has cancelled the call. Returns 0 or -1
+ * (memory). */
+int qfc_engine_lines_add(struct qfc_engine_call *call, const char *data, size_t size, qfc_engine_line *on_line);
+/* The last line may have no newline. */
+void qfc_engine_lines_end(struct qfc_engine_call *call, qfc_engine_line *on_line);

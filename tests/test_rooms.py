@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up, each with the headers that promise what it does.
 ROOMS = {
     "base": "buffer error fernet http log pg statements stores tar text",
-    "engine": "container engine",
+    "engine": "container engine events",
     "queue": "job queue setup",
     "processors": "environment feedback limits outcome processor secrets token",
     "worker": "settings worker",

@@ -61,6 +61,7 @@ struct qfc_engine_reply {
     char id[QFC_CONTAINER_ID_SIZE];
     struct qfc_container_state state;
     int64_t exit_code;
+    int64_t size_bytes; /* of an image; 0: not told */
     struct qfc_buffer *data; /* a caller may take it with qfc_buffer_take */
 };
 
@@ -88,11 +89,41 @@ const char *qfc_engine_host(const struct qfc_engine *engine);
 /* GET /version: is the engine there, and which API version do we speak? Negotiates anew. Sets data: "1.41". */
 int qfc_engine_probe(struct qfc_engine *engine, QFC_ENGINE_END);
 
-/* Is there an image of that name or id? REFUSED 404: no. Sets data: its id ("sha256:..."). */
+/* Is there an image of that name or id? REFUSED 404: no. Sets data: its id ("sha256:..."), and size_bytes. */
 int qfc_engine_image(struct qfc_engine *engine, const char *image, QFC_ENGINE_END);
 
 /* Is there a network of that name or id? REFUSED 404: no. Sets data: its id. */
 int qfc_engine_network(struct qfc_engine *engine, const char *network, QFC_ENGINE_END);
+
+/* Is there a volume of that name? REFUSED 404: no. (A container that mounts one that is missing makes it, empty.) */
+int qfc_engine_volume(struct qfc_engine *engine, const char *volume, QFC_ENGINE_END);
+
+/* Gives the image of that id or name the name "repository" or "repository:tag" too; another image that has it loses it.
+ * REFUSED 404: no such image. */
+int qfc_engine_tag(struct qfc_engine *engine, const char *image, const char *name, QFC_ENGINE_END);
+
+/* Takes away that name; an image without another one goes with it, unless a container is made of it (REFUSED 409). That
+ * there is none (404) is a success. */
+int qfc_engine_untag(struct qfc_engine *engine, const char *name, QFC_ENGINE_END);
+
+/*
+ * GET /images/NAME/get: the image as a tar, piece by piece to `piece`, which returns 0, -1 (abort: QFC_ERROR_INVALID) or
+ * QFC_HTTP_HOLD (no more until qfc_engine_resume). By its id it comes without names. An engine that fails in the middle
+ * may end the tar in an error's text: what came must be verified. No deadline: the caller watches over the progress.
+ */
+typedef int qfc_engine_piece(void *userdata, const char *data, size_t size);
+int qfc_engine_export(struct qfc_engine *engine, const char *image, qfc_engine_piece *piece, QFC_ENGINE_END);
+
+/*
+ * POST /images/load of a tar, plain or compressed by gzip: `read_more` writes its next bytes and returns their number, 0
+ * at the end, -1 (abort) or QFC_HTTP_LATER (none before qfc_engine_resume). `name` is for messages. Sets data: what the
+ * engine said last. REFUSED with the code 200: it has answered that, and then found the archive wanting.
+ */
+typedef ssize_t qfc_engine_read(void *userdata, char *out, size_t room);
+int qfc_engine_load(struct qfc_engine *engine, const char *name, qfc_engine_read *read_more, QFC_ENGINE_END);
+
+/* Lets a call go on that its callback has held. */
+void qfc_engine_resume(struct qfc_engine_call *call);
 
 /* GET /info: sets data to the engine's ID, which outlives its restarts; empty where it tells none. Podman tells another
  * one each time (pkg/api/handlers/compat/info.go). */

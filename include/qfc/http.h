@@ -21,6 +21,9 @@
 struct qfc_http;          /* one curl multi handle and its connections */
 struct qfc_http_transfer; /* one request under way */
 
+#define QFC_HTTP_HOLD  1
+#define QFC_HTTP_LATER (-2)
+
 struct qfc_http_response {
     int status;               /* the HTTP status; also of refusals: only the caller knows what it means */
     const char *content_type; /* never null, "" where there was none */
@@ -45,18 +48,20 @@ struct qfc_http_request {
     const void *body; /* sent as it is; must live until on_done or cancel; null: no body */
     size_t body_size; /* bytes */
     /* Or, instead of `body`: called for the next bytes; returns how many were written to `out`, 0 at the end, -1 to
-     * abort the transfer (on_done: QFC_ERROR_INVALID). The body is sent chunked. */
+     * abort the transfer (on_done: QFC_ERROR_INVALID), or QFC_HTTP_LATER: there are none yet, and it is called again
+     * after qfc_http_resume. The body is sent chunked. */
     ssize_t (*read_body)(void *userdata, char *out, size_t room);
 
     size_t max_body_bytes; /* of the answer, when it is collected; more ends the transfer with QFC_ERROR_INVALID */
     unsigned connect_ms;   /* to connect; 0: 10 s */
     unsigned deadline_ms;  /* for the whole transfer; 0: none (long polls, logs, events) */
+    bool bulk;             /* gigabytes: larger pieces */
 
     /* The answer's headers are there; for 1xx it is not called. May be null. */
     void (*on_headers)(void *userdata, int status);
-    /* A piece of the body of a 2xx answer, in place of collecting it; return -1 to abort (on_done:
-     * QFC_ERROR_INVALID). May be null. Bodies of other answers are always collected (cut at 64 KB, never refused;
-     * the transfer ends there). */
+    /* A piece of the body of a 2xx answer, in place of collecting it; return -1 to abort (on_done: QFC_ERROR_INVALID),
+     * or QFC_HTTP_HOLD: it was taken, and no more comes (but perhaps the end) until qfc_http_resume. May be null.
+     * Bodies of other answers are always collected (cut at 64 KB, never refused; the transfer ends there). */
     int (*on_data)(void *userdata, const char *data, size_t size);
     /*
      * The end. `error` is null when an answer came whole, whatever its status; else `response` is null. Kinds:
@@ -81,6 +86,10 @@ void qfc_http_free(struct qfc_http *http);
  */
 int qfc_http_start(struct qfc_http *http, const struct qfc_http_request *request,
                    struct qfc_http_transfer **ret_transfer, struct qfc_error *error);
+
+/* Lets a transfer go on that was held (QFC_HTTP_HOLD, QFC_HTTP_LATER); nothing for one that was not. No callback is called
+ * from within, but perhaps `on_data` and `read_body`. */
+void qfc_http_resume(struct qfc_http_transfer *transfer);
 
 /* Ends a transfer without any further callback. Its connection is closed. May be called from its own callbacks. */
 void qfc_http_cancel(struct qfc_http_transfer *transfer);
