@@ -141,3 +141,73 @@ int database_run(PGconn *connection, const char *sql, struct qfc_error *error)
         PQclear(PQexec(connection, "ROLLBACK"));
     return r;
 }
+
+int database_release(PGconn *connection, struct qfc_release *ret_release, struct qfc_error *error)
+{
+    struct qfc_statements list = {0};
+    PGresult *probe;
+    int r = qfc_release_probe(&list, error);
+    if (r == 0)
+        r = database_ask(connection, &list.items[0], &probe, error);
+    qfc_statements_free(&list);
+    if (r < 0)
+        return -1;
+    r = qfc_release_read(probe, ret_release, error);
+    PQclear(probe);
+    return r;
+}
+
+/* The answer of a COMMIT that did not come is not known. */
+static int database_commit(PGconn *connection, struct qfc_error *error)
+{
+    PGresult *result = PQexec(connection, "COMMIT");
+    int r = check(connection, result, error);
+    if (r == 0 && strcmp(PQcmdStatus(result), "COMMIT") != 0)
+        r = qfc_fail(error, QFC_ERROR_REFUSED, 0, "the transaction was rolled back");
+    if (r < 0 && error && error->kind == QFC_ERROR_UNREACHABLE)
+        error->kind = QFC_ERROR_UNKNOWN;
+    PQclear(result);
+    return r;
+}
+
+int database_ask_all(PGconn *connection, const struct qfc_release *release, const char *begin,
+                     struct qfc_statements *list, PGresult **ret_results, struct qfc_error *error)
+{
+    size_t count = list->count, asked = 0;
+    PGresult *results[DATABASE_RESULTS];
+    int r = count <= DATABASE_RESULTS ? 0 : qfc_fail(error, QFC_ERROR_BUG, 0, "too many statements");
+    if (r == 0)
+        r = qfc_statements_expand(list, release->names, error);
+    if (r == 0)
+        PQclear(PQexec(connection, begin)); /* where that fails, so does what follows */
+    for (; r == 0 && asked < count; asked += r == 0)
+        r = database_ask(connection, &list->items[asked], &results[asked], error);
+    qfc_statements_free(list);
+    if (r == 0)
+        r = database_commit(connection, error);
+    else
+        PQclear(PQexec(connection, "ROLLBACK"));
+    for (size_t i = 0; r < 0 && i < asked; i++)
+        PQclear(results[i]);
+    if (r == 0)
+        memcpy(ret_results, results, count * sizeof *results);
+    return r;
+}
+
+int database_report(PGconn *connection, const struct qfc_release *release, struct qfc_report *ret_report,
+                    struct qfc_error *error)
+{
+    struct qfc_statements list = {0};
+    PGresult *results[DATABASE_RESULTS];
+    int r = qfc_report_ask(&list, error);
+    if (r == 0)
+        r = database_ask_all(connection, release, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &list, results,
+                             error);
+    qfc_statements_free(&list);
+    if (r < 0)
+        return qfc_context(error, "ask for the queue's state");
+    r = qfc_report_read(results, QFC_REPORT_RESULTS, ret_report, error);
+    for (size_t i = 0; i < QFC_REPORT_RESULTS; i++)
+        PQclear(results[i]);
+    return r;
+}

@@ -1,10 +1,13 @@
 /* What the files of this room share. */
 #pragma once
 
+#include "qfc/release.h"
+#include "qfc/report.h"
 #include "qfc/settings.h"
 #include "qfc/statements.h"
 #include "qfc/worker.h"
 
+#include <jansson.h>
 #include <libpq-fe.h>
 
 /* cli.c */
@@ -37,5 +40,24 @@ int database_ask(PGconn *connection, const struct qfc_statement *statement, PGre
 /* Runs a text of one statement or several, without values. A transaction that it leaves open is rolled back. */
 int database_run(PGconn *connection, const char *sql, struct qfc_error *error);
 
+/* Finds out which release has made this database. Errors also REFUSED, see qfc_release_read. */
+int database_release(PGconn *connection, struct qfc_release *ret_release, struct qfc_error *error);
+
+/*
+ * Asks the statements, names expanded, as one transaction that the text `begin` opens; empties the list. `ret_results`
+ * gets one result for each, the caller's. Also UNKNOWN: whether it was committed. At most DATABASE_RESULTS statements.
+ */
+#define DATABASE_RESULTS 16
+int database_ask_all(PGconn *connection, const struct qfc_release *release, const char *begin,
+                     struct qfc_statements *list, PGresult **ret_results, struct qfc_error *error);
+
+/* The queue's state; free with qfc_report_free. */
+int database_report(PGconn *connection, const struct qfc_release *release, struct qfc_report *ret_report,
+                    struct qfc_error *error);
+
+/* report_json.c: the queue's state as one JSON object, the caller's; null when out of memory. Ages and durations in
+ * seconds, null where there is none. What each member means, qfc/report.h says. */
+json_t *report_json(const struct qfc_report *report, const struct qfc_release *release);
+
 /* The commands; the table of them is in commands.c. */
-extern const struct command command_run, command_setup_db, command_settings, command_lifecycle;
+extern const struct command command_run, command_status, command_setup_db, command_settings, command_lifecycle;

@@ -14,22 +14,12 @@
 #define SQL_MAX_BYTES 16384
 
 /*
- * A job that was put back is due again at feedback.qfc_worker.not_before, seconds since 1970. Whatever else stands
- * there (a text, a time beyond any that we would write) makes it due, too.
- */
-#define IS_DUE(job)                                                                                                    \
-    "CASE WHEN jsonb_typeof(" job ".feedback #> '{qfc_worker,not_before}') = 'number' THEN (" job                      \
-    ".feedback #>> '{qfc_worker,not_before}')::numeric - extract(epoch FROM clock_timestamp())::numeric"               \
-    " NOT BETWEEN 0 AND 10800 ELSE true END"
-
-/*
  * Conditions on a project, and on a job that is found by its id, written so that PostgreSQL's guess at how many jobs are
  * pending or active decides nothing: behind a long history its statistics know nothing of a burst, and it would read all
  * pending rows anew for each project. The busy projects are asked for once, and no index on the status is of use.
  */
-#define IS_BUSY(project)                                                                                               \
-    project " IN (SELECT b.project_id FROM core_job b WHERE b.status IN ('queued', 'started'))"
-#define IS_PENDING(job) job ".status || '' = 'pending'"
+#define IS_BUSY(project) project " IN (SELECT b.project_id FROM core_job b WHERE b.status IN ('queued', 'started'))"
+#define IS_PENDING(job)  job ".status || '' = 'pending'"
 
 /* clang-format off */
 

@@ -119,7 +119,7 @@ int send_call(struct qfc_queue *queue, enum lane_kind kind, int added, struct qf
     if (r == 0 && !(call = begin_call(lane, given)))
         r = qfc_fail_memory(error);
     if (r == 0)
-        r = qfc_statements_expand(statements, queue->names, error);
+        r = qfc_statements_expand(statements, queue->release.names, error);
     if (r == 0)
         r = qfc_pg_send(lane->pg, statements, answered, call, NULL, error);
     if (r < 0 && call)

@@ -23,6 +23,8 @@
 #define STATEMENT_TIMEOUT "60s"
 #define ANSWER_MS         90000
 
+#define NAME_SIZE (MARKER_SIZE + 16)
+
 /* A lane that is not always needed is left after so long. */
 #define IDLE_MS 60000
 
@@ -124,7 +126,7 @@ static int on_setup(void *userdata, const struct qfc_pg_results *results, struct
 {
     struct lane *lane = userdata;
     const PGresult *probe = results->items[results->count - 1];
-    if (release_recognise(lane->queue, probe, error) < 0)
+    if (qfc_release_read(probe, &lane->queue->release, error) < 0)
         return -1;
     return check_session(lane, probe, error);
 }
@@ -170,20 +172,32 @@ static int make_setup(const struct lane *lane, struct qfc_statements *setup, str
         return -1;
     if (lane->kind == LANE_CLAIMS && qfc_statements_add(setup, listen_sql, 0, NULL, error) < 0)
         return -1;
-    return release_probe(setup, error);
+    return qfc_release_probe(setup, error);
+}
+
+/*
+ * The session's name in pg_stat_activity, of which PostgreSQL keeps 63 bytes. That of the lane for claims is the marker,
+ * which names the host; the others have room for what the process says of itself: see report.c.
+ */
+static void name_lane(const struct qfc_queue *queue, enum lane_kind kind, char name[NAME_SIZE])
+{
+    if (!*kinds[kind].suffix)
+        snprintf(name, NAME_SIZE, "%s", queue->marker);
+    else
+        snprintf(name, NAME_SIZE, "%.27s:%.25s%s", queue->marker, queue->about, kinds[kind].suffix);
 }
 
 int lane_open(struct qfc_queue *queue, enum lane_kind kind, struct qfc_error *error)
 {
     struct lane *lane = &queue->lanes[kind];
     struct qfc_statements setup = {0};
-    char name[MARKER_SIZE + 16];
+    char name[NAME_SIZE];
     *lane = (struct lane){.queue = queue, .kind = kind};
-    snprintf(name, sizeof name, "%.50s%s", queue->marker, kinds[kind].suffix);
+    name_lane(queue, kind, name);
     int r = make_setup(lane, &setup, error);
     const struct qfc_pg_options options = {
         .conninfo = queue->conninfo,
-        .application_name = *kinds[kind].suffix ? name : queue->marker,
+        .application_name = name,
         .connect_ms = CONNECT_MS,
         .answer_ms = ANSWER_MS,
         .retry_min_ms = RETRY_MIN_MS,

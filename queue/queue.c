@@ -25,9 +25,10 @@ static int make_marker(struct qfc_queue *queue, struct qfc_error *error)
 static int keep_texts(struct qfc_queue *queue, const struct qfc_queue_options *options, struct qfc_error *error)
 {
     queue->conninfo = strdup(options->conninfo);
+    queue->about = strdup(options->about ? options->about : "");
     queue->time_zone = strdup(options->time_zone ? options->time_zone : "UTC");
     queue->legacy_storage = strdup(options->legacy_storage ? options->legacy_storage : "");
-    return queue->conninfo && queue->time_zone && queue->legacy_storage ? 0 : qfc_fail_memory(error);
+    return queue->conninfo && queue->about && queue->time_zone && queue->legacy_storage ? 0 : qfc_fail_memory(error);
 }
 
 struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options *options, struct qfc_error *error)
@@ -41,7 +42,7 @@ struct qfc_queue *qfc_queue_new(uv_loop_t *loop, const struct qfc_queue_options 
     queue->options = *options;
     bool open = keep_texts(queue, options, error) == 0 && make_marker(queue, error) == 0 &&
                 lane_open(queue, LANE_CLAIMS, error) == 0;
-    queue->options.conninfo = queue->options.host = NULL; /* they were copied */
+    queue->options.conninfo = queue->options.host = queue->options.about = NULL; /* they were copied */
     queue->options.time_zone = queue->options.legacy_storage = NULL;
     if (open)
         return queue;
@@ -60,6 +61,7 @@ void qfc_queue_free(struct qfc_queue *queue)
         explicit_bzero(queue->conninfo, strlen(queue->conninfo));
     free(queue->conninfo);
     qfc_buffer_free(&queue->unowned);
+    free(queue->about);
     free(queue->time_zone);
     free(queue->legacy_storage);
     free(queue);
@@ -67,17 +69,17 @@ void qfc_queue_free(struct qfc_queue *queue)
 
 const char *qfc_queue_release(const struct qfc_queue *queue)
 {
-    return queue->release;
+    return queue->release.called;
 }
 
 const char *qfc_queue_identity(const struct qfc_queue *queue)
 {
-    return queue->identity;
+    return queue->release.identity;
 }
 
 const struct qfc_name *qfc_queue_names(const struct qfc_queue *queue)
 {
-    return queue->names[0].name ? queue->names : NULL;
+    return queue->release.names[0].name ? queue->release.names : NULL;
 }
 
 const char *qfc_queue_marker(const struct qfc_queue *queue)

@@ -2,10 +2,9 @@
 #pragma once
 
 #include "qfc/queue.h"
+#include "qfc/release.h"
 
-#define MARKER_SIZE  65 /* core_job.container_id is varchar(64) */
-#define RELEASE_SIZE 64
-#define QUEUE_NAMES  12 /* that SQL may use, see release.c */
+#define MARKER_SIZE 65 /* core_job.container_id is varchar(64) */
 
 /*
  * The key of a job's advisory lock: the first 64 bits of its id. The session that holds it is the job's owner; the lock
@@ -31,18 +30,17 @@ struct qfc_queue {
     uv_loop_t *loop;
     struct qfc_queue_options options; /* its texts are the members that follow */
     char *conninfo;                   /* holds the password */
+    char *about;
     char *time_zone;
     char *legacy_storage;
     struct lane lanes[LANE_COUNT];
-    bool pooled;              /* a session was not ours alone: connections are refused from then on */
-    char marker[MARKER_SIZE]; /* names this process: no other ever has it */
-    struct qfc_buffer unowned; /* ids, each with a comma: jobs whose locks are to be released */
-    bool locks_doubtful;      /* a claim failed, and may have left locks of jobs that it did not take */
-    bool locks_missing;       /* the session is new, and has not got the locks of our jobs yet */
-    char release[RELEASE_SIZE];
-    char identity[RELEASE_SIZE]; /* of the database */
-    struct qfc_name names[QUEUE_NAMES + 1]; /* empty before the first connection */
-    struct call *calls;                     /* under way */
+    bool pooled;                /* a session was not ours alone: connections are refused from then on */
+    char marker[MARKER_SIZE];   /* names this process: no other ever has it */
+    struct qfc_buffer unowned;  /* ids, each with a comma: jobs whose locks are to be released */
+    bool locks_doubtful;        /* a claim failed, and may have left locks of jobs that it did not take */
+    bool locks_missing;         /* the session is new, and has not got the locks of our jobs yet */
+    struct qfc_release release; /* empty before the first connection */
+    struct call *calls;         /* under way */
 };
 
 /*
@@ -59,6 +57,15 @@ struct call {
     qfc_queue_adopted *adopted; /* of an adoption */
     void *userdata;
 };
+
+/*
+ * A job that was put back is due again at feedback.qfc_worker.not_before, seconds since 1970. Whatever else stands
+ * there (a text, a time beyond any that we would write) makes it due, too.
+ */
+#define IS_DUE(job)                                                                                                    \
+    "CASE WHEN jsonb_typeof(" job ".feedback #> '{qfc_worker,not_before}') = 'number' THEN (" job                      \
+    ".feedback #>> '{qfc_worker,not_before}')::numeric - extract(epoch FROM clock_timestamp())::numeric"               \
+    " NOT BETWEEN 0 AND 10800 ELSE true END"
 
 /* lanes.c */
 
@@ -83,6 +90,22 @@ void locks_lost(struct qfc_queue *queue);
 /* claim.c: the job of a row that was claimed or adopted; its attempt is the one that follows. */
 struct qfc_job job_of(const PGresult *rows, int row);
 
+/* A column that holds the marker of a worker of ours. */
+#define IS_MARKER(column) "left(" column ", 11) = 'qfc-worker:'"
+
+/*
+ * Why a job has failed, in a few words that group well, from its row `job`: a text, never null. A feedback of megabytes
+ * is not unpacked for it. What is no object has no such members, and says nothing.
+ */
+#define REASON_OF(job)                                                                                                 \
+    "CASE WHEN pg_column_size(" job ".feedback) > 131072 THEN 'a feedback too large to look into'"                     \
+    " ELSE coalesce(nullif(left(" job ".feedback ->> 'error_type', 100), ''), nullif(left(split_part(" job             \
+    ".feedback ->> 'error', E'\\n', 1), 100), ''), nullif(left(" job ".feedback ->> 'error_class', 100), ''),"         \
+    " 'exit code ' || left(" job ".feedback ->> 'container_exit_code', 20), 'no reason given') END"
+
+/* report.c: the questions of qfc/report.h. */
+extern const char *const report_sql[];
+
 /* recover.c: to be added to a look; a column `unowned`: are there jobs that have lost their owner? */
 extern const char recover_look_sql[];
 
@@ -99,14 +122,6 @@ void lanes_close(struct qfc_queue *queue);
 
 /* Fills the error of a connection that has no session of its own; returns -1. */
 int lane_pooled(struct qfc_error *error);
-
-/* release.c */
-
-/* The queries that tell the release; their results go to recognise(). */
-int release_probe(struct qfc_statements *statements, struct qfc_error *error);
-
-/* Finds the release from the probe's result and fills the queue's names, or refuses the server with the reason. */
-int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc_error *error);
 
 /* fence.c */
 

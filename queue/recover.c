@@ -16,8 +16,6 @@
 /* A session that holds a job's lock says something every few seconds. */
 #define SILENCE "interval '20 seconds'"
 
-#define IS_MARKER(column) "left(" column ", 11) = 'qfc-worker:'"
-
 /* clang-format off */
 
 /* Rows that we may have to do with. `started` without our trail is QFieldCloud's own worker's. */

@@ -3,7 +3,9 @@
  *
  * Some releases share a schema; there the answer is a range. Sources: the migrations of QFieldCloud v25.27 to v26.25.
  */
-#include "queue_private.h"
+#include "qfc/release.h"
+
+#include "qfc/pg.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +30,7 @@ static const struct feature {
     const char *name;
     const char *mark; /* column of the probe's result */
     const char *with, *without;
-} features[QUEUE_NAMES] = {
+} features[QFC_RELEASE_NAMES] = {
     {"project", "project_project", "project_project", "core_project"},
     {"project_app", "project_project", "project", "core"},
     {"qgis_file_name", "qgis_file_id", "(SELECT f.name FROM filestorage_file f WHERE f.id = p.the_qgis_file_id)",
@@ -74,9 +76,9 @@ static const char probe_sql[] =
     " " HAS_COLUMN("core_project", "legacy_thumbnail_uri") " AS legacy_storage";
 /* clang-format on */
 
-int release_probe(struct qfc_statements *statements, struct qfc_error *error)
+int qfc_release_probe(struct qfc_statements *list, struct qfc_error *error)
 {
-    return qfc_statements_add(statements, probe_sql, 0, NULL, error);
+    return qfc_statements_add(list, probe_sql, 0, NULL, error);
 }
 
 static bool matches(const struct release *release, const PGresult *probe)
@@ -107,26 +109,26 @@ static int refuse(const PGresult *probe, struct qfc_error *error)
     return 0;
 }
 
-static void fill_names(struct qfc_queue *queue, const PGresult *probe)
+static void fill_names(struct qfc_name *names, const PGresult *probe)
 {
-    for (size_t i = 0; i < QUEUE_NAMES; i++) {
+    for (size_t i = 0; i < QFC_RELEASE_NAMES; i++) {
         const struct feature *feature = &features[i];
-        queue->names[i].name = feature->name;
-        queue->names[i].text = qfc_pg_true(probe, feature->mark) ? feature->with : feature->without;
+        names[i].name = feature->name;
+        names[i].text = qfc_pg_true(probe, feature->mark) ? feature->with : feature->without;
     }
 }
 
-int release_recognise(struct qfc_queue *queue, const PGresult *probe, struct qfc_error *error)
+int qfc_release_read(const PGresult *probe, struct qfc_release *ret_release, struct qfc_error *error)
 {
     if (refuse(probe, error) < 0)
         return -1;
     for (size_t i = 0; i < sizeof releases / sizeof *releases; i++) {
         if (!matches(&releases[i], probe))
             continue;
-        snprintf(queue->release, sizeof queue->release, "%s", releases[i].called);
+        snprintf(ret_release->called, sizeof ret_release->called, "%s", releases[i].called);
         const char *identity = qfc_pg_text(probe, 0, "identity");
-        snprintf(queue->identity, sizeof queue->identity, "%s", identity ? identity : "");
-        fill_names(queue, probe);
+        snprintf(ret_release->identity, sizeof ret_release->identity, "%s", identity ? identity : "");
+        fill_names(ret_release->names, probe);
         return 0;
     }
     return qfc_fail(error, QFC_ERROR_REFUSED, 0,

@@ -167,7 +167,7 @@ static const char undo_sql[] =
 
 int qfc_setup_probe(struct qfc_statements *list, struct qfc_error *error)
 {
-    return release_probe(list, error);
+    return qfc_release_probe(list, error);
 }
 
 static bool takes_writes(const PGresult *probe)
@@ -210,10 +210,10 @@ static int plan_install(struct qfc_setup_wish wish, struct qfc_statements *list,
 int qfc_setup_plan(const PGresult *probe, struct qfc_setup_wish wish, struct qfc_statements *list,
                    struct qfc_error *error)
 {
-    struct qfc_queue queue = {0}; /* one without a connection, for the release's names */
+    struct qfc_release release = {0};
     if (wish.undo && takes_writes(probe))
         return QFC_ADD(list, error, undo_sql);
-    if (release_recognise(&queue, probe, error) < 0)
+    if (qfc_release_read(probe, &release, error) < 0)
         return -1;
-    return plan_install(wish, list, error) < 0 ? -1 : qfc_statements_expand(list, queue.names, error);
+    return plan_install(wish, list, error) < 0 ? -1 : qfc_statements_expand(list, release.names, error);
 }

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "base": "buffer error fernet http log pg statements stores tar text",
     "engine": "container engine events",
-    "queue": "job queue setup",
+    "queue": "job queue release report setup",
     "processors": "environment feedback limits outcome processor secrets token",
     "worker": "settings worker",
     "ops": "cli",

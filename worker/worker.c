@@ -208,11 +208,13 @@ static int open_queue(struct qfc_worker *worker, struct qfc_error *error)
     char *conninfo = qfc_settings_conninfo(worker->settings);
     if (!conninfo)
         return qfc_fail_memory(error);
-    char host[64] = "";
+    char host[64] = "", about[64];
     gethostname(host, sizeof host - 1);
+    snprintf(about, sizeof about, "%s:%ld", QFC_VERSION, worker->settings->concurrency);
     const struct qfc_queue_options options = {
         .conninfo = conninfo,
         .host = host,
+        .about = about,
         .time_zone = worker->settings->time_zone,
         .legacy_storage = qfc_stores_legacy(worker->stores),
         .on_state = database_state,

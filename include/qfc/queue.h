@@ -26,6 +26,8 @@ struct qfc_queue;
 struct qfc_queue_options {
     const char *conninfo; /* libpq connection string or URI; copied, like all texts here */
     const char *host;     /* names this machine in the marker; cut to fit */
+    /* What others shall know of this process, "<version>:<slots>": its sessions' names tell it (qfc/report.h). Null: "". */
+    const char *about;
     /* For SQL, settings of the session: qfc_worker.time_zone is QFieldCloud's own, "UTC" for null;
      * qfc_worker.legacy_storage names its legacy storage, "" for null. */
     const char *time_zone;
@@ -80,7 +82,7 @@ const char *qfc_queue_marker(const struct qfc_queue *queue);
  */
 struct qfc_look {
     bool work;
-    bool unowned;            /* where it was asked: some job has lost its owner, or some worker is silent */
+    bool unowned;           /* where it was asked: some job has lost its owner, or some worker is silent */
     bool kept_up;           /* there was `upkeep`: the next three are set */
     unsigned upkept;        /* rows that it returned */
     unsigned rank, workers; /* our place among the workers (0 is the first), and their number */

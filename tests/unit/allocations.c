@@ -661,9 +661,9 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
         assert_int_equal(uv_loop_init(&loop), 0);                                                                      \
         struct qfc_queue *queue = qfc_queue_new(&loop, &options, error);                                               \
         if (queue) {                                                                                                   \
-            queue->names[0] = (struct qfc_name){"project", "p"};                                                       \
-            queue->names[1] = (struct qfc_name){"table", "t"};                                                         \
-            queue->names[2] = (struct qfc_name){"qgis_version", "v"};                                                  \
+            queue->release.names[0] = (struct qfc_name){"project", "p"};                                               \
+            queue->release.names[1] = (struct qfc_name){"table", "t"};                                                 \
+            queue->release.names[2] = (struct qfc_name){"qgis_version", "v"};                                          \
         }                                                                                                              \
         int r = queue ? (call) : -1;                                                                                   \
         qfc_statements_free(&writes);                                                                                  \
