@@ -3,6 +3,8 @@
  */
 #include "pg_private.h"
 
+#include "qfc/random.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +110,6 @@ static unsigned next_delay(struct qfc_pg *pg)
 {
     unsigned minimum = pg->options.retry_min_ms;
     unsigned maximum = pg->options.retry_max_ms;
-    unsigned random = 0;
 
     if (pg->backoff_ms == 0)
         pg->backoff_ms = minimum > 0 ? minimum : 1;
@@ -116,8 +117,7 @@ static unsigned next_delay(struct qfc_pg *pg)
         pg->backoff_ms = pg->backoff_ms > maximum / 2 ? maximum : pg->backoff_ms * 2;
     if (pg->backoff_ms < minimum)
         pg->backoff_ms = minimum;
-    uv_random(NULL, NULL, &random, sizeof(random), 0, NULL);
-    return pg->backoff_ms - random % (pg->backoff_ms / 4 + 1);
+    return pg->backoff_ms - qfc_random(pg->backoff_ms / 4 + 1);
 }
 
 /* The connection or the attempt is over: hang up, plan the next attempt, tell everybody. */

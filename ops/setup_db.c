@@ -9,13 +9,13 @@
 #include "ops_private.h"
 
 #include "qfc/pg.h"
+#include "qfc/random.h"
 #include "qfc/setup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 /* Each try waits as long as its lock_timeout; the pauses between them double and differ, up to a quarter, by chance. */
 #define TRIES         10
@@ -115,7 +115,7 @@ static void pause_before(unsigned try)
     unsigned pause_ms = PAUSE_MIN_MS << (try - 1);
     if (pause_ms > PAUSE_MAX_MS)
         pause_ms = PAUSE_MAX_MS;
-    pause_ms -= (unsigned)random() % (pause_ms / 4);
+    pause_ms -= qfc_random(pause_ms / 4);
     const struct timespec pause = {.tv_sec = pause_ms / 1000, .tv_nsec = (long)(pause_ms % 1000) * 1000000};
     nanosleep(&pause, NULL);
 }
@@ -228,7 +228,6 @@ static int run(const struct command *command, int argc, char **argv)
         code = read_settings(&settings);
     if (code != QFC_EXIT_OK)
         return code;
-    srandom((unsigned)(time(NULL) ^ (getpid() << 8)));
     int r = database_open(&settings, "qfc-worker setup-db", &setup.connection, &error);
     qfc_settings_free(&settings);
     if (r == 0)

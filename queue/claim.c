@@ -41,7 +41,7 @@ static const char upkeep_sql[] =
  * that the limit is not known there: an ORDER BY created_at LIMIT over core_job makes PostgreSQL walk all history by
  * the index on created_at. Then they are tried one after another, until there are enough. A project's oldest job
  * decides: while that one waits to be due the younger wait, too. What somebody else has locked, project or job, is
- * passed over.
+ * passed over. A session other than $4 is a pooler's: the locks would not stay with us there, so nothing is taken.
  */
 static const char lock_projects_sql[] =
     "WITH oldest AS MATERIALIZED ("
@@ -54,7 +54,8 @@ static const char lock_projects_sql[] =
     "  SELECT p.id FROM {project} p, core_job j WHERE p.id = c.project_id AND j.id = c.id"
     "   AND p.locked_at IS NULL AND " IS_PENDING("j") " AND " IS_DUE("j")
     "   AND NOT coalesce(nullif(split_part({qgis_version}, '.', 1), ''), '3') = ANY($3::text[])"
-    "   FOR NO KEY UPDATE OF p, j SKIP LOCKED) p LIMIT $1"
+    "   FOR NO KEY UPDATE OF p, j SKIP LOCKED) p"
+    " LIMIT CASE WHEN pg_backend_pid() = $4::integer THEN $1::bigint ELSE 0 END"
     ") SELECT pg_backend_pid() AS session,"
     " CASE WHEN $2::boolean THEN (SELECT count(*) FROM core_job WHERE status = 'pending') ELSE 0 END AS pending,"
     " set_config('qfc_worker.locked', coalesce((SELECT string_agg(id::text, ',') FROM locked), ''), true)";
@@ -160,7 +161,8 @@ int qfc_queue_claim(struct qfc_queue *queue, const struct qfc_claim_request *req
     const struct call call = {.claimed = done, .userdata = userdata};
     int r = ids && without ? locks_add(queue, ids, &statements, error) : qfc_fail_memory(error);
     if (r == 0)
-        r = QFC_ADD(&statements, error, lock_projects_sql, limit, request->count_pending ? "true" : "false", without);
+        r = QFC_ADD(&statements, error, lock_projects_sql, limit, request->count_pending ? "true" : "false", without,
+                    queue->lanes[LANE_CLAIMS].session);
     if (r == 0)
         r = QFC_ADD(&statements, error, take_jobs_sql, queue->marker, ids);
     free(ids);

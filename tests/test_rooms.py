@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the ground up, each with the headers that promise what it does.
 ROOMS = {
-    "base": "buffer error fernet http log pg statements stores tar text",
+    "base": "buffer error fernet http log pg random statements stores tar text",
     "engine": "container engine events",
     "queue": "job queue release report setup",
     "processors": "environment feedback limits outcome processor secrets token",
@@ -119,3 +119,10 @@ def test_a_header_without_a_room_is_found(tmp_path):
     root = copy_tree(tmp_path)
     (root / "include" / "qfc" / "stray.h").write_text("#pragma once\n")
     assert "stray.h belongs to no room" in check(root)
+
+
+def test_chance_comes_from_one_place():
+    """qfc/random.h says what is wrong with a generator that a process seeds for itself."""
+    files = [path for room in ORDER for path in (ROOT / room).rglob("*.[ch]")]
+    called = re.compile(r"(?<!\w)(?:s?rand|s?random|[dlm]rand48|rand_r)\s*\(")
+    assert [str(path) for path in files if called.search(path.read_text())] == []

@@ -54,7 +54,7 @@ static void probe_later(struct qfc_worker *worker)
     if (delay > PROBE_MAX_MS)
         delay = PROBE_MAX_MS;
     worker->probe_failures++;
-    uv_timer_start(&worker->probe, on_probe_timer, delay / 2 + (uint64_t)random() % (delay / 2 + 1), 0);
+    uv_timer_start(&worker->probe, on_probe_timer, delay / 2 + qfc_random((uint32_t)delay / 2 + 1), 0);
 }
 
 static void engine_trouble(struct qfc_worker *worker, const struct qfc_error *why)
@@ -257,7 +257,7 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
     if (worker->database_was_ready)
         recovery_after_absence(worker);
     else
-        recovery_begin(worker, FIRST_RECOVERY_MS + (uint64_t)random() % SPREAD_MS);
+        recovery_begin(worker, FIRST_RECOVERY_MS + qfc_random(SPREAD_MS));
     worker->database_was_ready = true;
     worker->database_trouble[0] = '\0';
     scheduler_watch_now(worker);

@@ -344,7 +344,7 @@ static uint64_t retry_delay_ms(const struct job *job)
     uint64_t delay = job->tries > 8 ? most : (uint64_t)RETRY_MIN_MS << (job->tries - 1);
     if (delay > most)
         delay = most;
-    return delay / 2 + (uint64_t)random() % (delay / 2 + 1);
+    return delay / 2 + qfc_random((uint32_t)delay / 2 + 1);
 }
 
 #ifdef QFC_TEST_STOPS
@@ -400,9 +400,10 @@ static void enter(struct job *job, enum step step)
     } else {
         struct qfc_worker *worker = job->worker;
         unsigned jobs = worker->job_count;
+        bool freed = step == STEP_LIST || (step == STEP_REMOVE && job->written); /* its slot, or its project */
         begin_step(job);
-        if (step == STEP_LIST && worker->job_count == jobs)
-            schedule(worker); /* its slot is free, and it has not ended yet, which would have told of it */
+        if (freed && worker->job_count == jobs)
+            schedule(worker); /* it has not ended yet, which would have told of it */
     }
 }
 

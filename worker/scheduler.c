@@ -56,7 +56,7 @@ static void look_again_later(struct qfc_worker *worker)
         return;
     }
     if (delay == 0)
-        delay = 1 + (uint64_t)random() % most;
+        delay = 1 + qfc_random((uint32_t)most);
     worker->poll_delay_ms = worker->poll_delay_ms == 0 || 2 * delay > most ? most : 2 * delay;
     uv_timer_start(&worker->poll, on_poll, delay < most ? delay : most, 0);
 }

@@ -383,7 +383,7 @@ static double return_delay_s(const struct job *job, unsigned faults)
     double delay = (double)job->worker->settings->retry_base_delay_s;
     for (unsigned i = 1; i < faults && delay < 3600; i++)
         delay *= 2;
-    return delay * (0.75 + 0.5 * (double)random() / (double)RAND_MAX);
+    return delay * (0.75 + 0.5 * (double)qfc_random(UINT32_MAX) / (double)UINT32_MAX);
 }
 
 int start_put_back(struct job *job, struct qfc_error *error)

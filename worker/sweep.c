@@ -149,6 +149,5 @@ static void on_sweep(uv_timer_t *timer)
 
 void sweep_begin(struct qfc_worker *worker)
 {
-    uv_timer_start(&worker->sweep, on_sweep, FIRST_SWEEP_MS + (uint64_t)random() % FIRST_SWEEP_MS,
-                   patience_ms(SWEEP_MS));
+    uv_timer_start(&worker->sweep, on_sweep, FIRST_SWEEP_MS + qfc_random(FIRST_SWEEP_MS), patience_ms(SWEEP_MS));
 }

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* How long what can still be written is waited for when the worker leaves. */
@@ -245,7 +244,6 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
     signal(SIGPIPE, SIG_IGN);
     json_set_alloc_funcs(malloc, free_wiped);
     mallopt(M_MMAP_THRESHOLD, BIG_BUFFER_BYTES);
-    srandom((unsigned)(time(NULL) ^ (getpid() << 8)));
     if (uv_loop_init(&worker.loop) < 0) {
         qfc_log(QFC_LOG_ERROR, NULL, "the event loop could not be made");
         return QFC_EXIT_FAULT;

@@ -9,6 +9,7 @@
 #include "qfc/outcome.h"
 #include "qfc/processor.h"
 #include "qfc/queue.h"
+#include "qfc/random.h"
 #include "qfc/secrets.h"
 #include "qfc/settings.h"
 #include "qfc/stores.h"

@@ -20,9 +20,10 @@ def program():
 
 
 class Pooler:
-    """`pool_mode` is session or transaction. Whoever connects is let in, and gets the server's only role."""
+    """`pool_mode` is session or transaction; `more` are further settings. Whoever connects is let in, and gets the
+    server's only role."""
 
-    def __init__(self, server, pool_mode):
+    def __init__(self, server, pool_mode, **more):
         self.directory, remove = cleanup.directory("pooler")
         self.port = free_port()
         password = server.password.replace("'", "''")
@@ -34,6 +35,7 @@ class Pooler:
                 "[pgbouncer]\n"
                 f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = any\n"
                 f"pool_mode = {pool_mode}\nignore_startup_parameters = extra_float_digits\n"
+                + "".join(f"{name} = {value}\n" for name, value in more.items())
             )
         for path in (self.directory, configuration):
             shutil.chown(path, server.account.pw_uid if server.account else None)

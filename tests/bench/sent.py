@@ -47,7 +47,17 @@ def parse(text, name):
             found.append(last[session])
         elif kind == "DETAIL" and rest.lower().startswith("parameters: ") and session in last:
             last[session].values = [_value(value) for value in VALUE.findall(rest)]
-    return found
+    return [anywhere(statement) for statement in found]
+
+
+def anywhere(statement):
+    """The same for any session: a claim names the one that it is meant for, in its last value."""
+    number, own = len(statement.values), str(statement.session)
+    named = f"pg_backend_pid() = ${number}::integer"
+    if number and statement.values[-1] == own and named in statement.sql:
+        statement.sql = statement.sql.replace(named, "pg_backend_pid() = pg_backend_pid()")
+        statement.values.pop()
+    return statement
 
 
 def by_session(statements):

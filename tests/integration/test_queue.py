@@ -1,5 +1,7 @@
 """Many workers at one queue: hearing of jobs, connections that do not hold each other up, poolers."""
 
+import os
+import re
 import threading
 
 import pytest
@@ -25,6 +27,37 @@ def heard(database, worker):
     assert worker.run("setup-db").returncode == 0
     worker.env["QFC_WORKER_POLL_MS"] = NEVER
     return worker
+
+
+@pytest.fixture
+def sent(database):
+    """What the program's sessions have sent so far, in the order of its beginning."""
+    server, begin = database.server, os.path.getsize(database.server.log)
+    connection = server.connect("postgres", superuser=True)
+    with connection.cursor() as cursor:
+        cursor.execute(f'ALTER DATABASE "{database.name}" SET log_statement = \'all\'')
+    connection.close()
+    executed = re.compile(rf"\[\d+\] \S*@{database.name} LOG:  execute \S+: (.*)")
+
+    def read():
+        with open(server.log, "rb") as file:
+            file.seek(begin)
+            return executed.findall(file.read().decode(errors="replace"))
+
+    return read
+
+
+def claims_upon_an_end(statements):
+    """How many claims followed the end of a job with no look in between, which might have found work."""
+    found, ended = 0, False
+    for sql in statements:
+        if "docker_finished_at = docker_started_at +" in sql:
+            ended = True
+        elif " AS work" in sql:
+            ended = False
+        elif "SET status = 'queued'" in sql:
+            found, ended = found + ended, False
+    return found
 
 
 def ready(worker, *args, **env):
@@ -63,14 +96,33 @@ def test_a_job_that_is_pending_again_and_a_project_that_is_unlocked(database, he
 
 
 @NEWEST
-def test_a_job_of_ones_own_that_frees_its_project(database, heard):
-    """No notification comes: the next job was there before."""
+def test_a_job_of_ones_own_that_frees_its_project(database, heard, sent):
+    """No notification comes: the next job was there before. Not each time another look may have come between."""
     project = database.project(qgis_file="offline.qgs", files=())
     jobs = [database.job(project, "package") for _ in range(3)]
     process = ready(heard)
     database.update("core_job", jobs[0]["id"], status="stopped")
     database.update("core_job", jobs[0]["id"], status="pending")
     assert heard.wait_for_status(jobs[-1], "finished", "failed", limit=60)["status"] == "finished"
+    assert claims_upon_an_end(sent()) > 0
+    assert process.stop().returncode == 0
+
+
+@NEWEST
+def test_a_project_is_free_before_the_container_is_removed(database, heard, proxy, sent):
+    """The engine takes its time for that, and the worker has another slot."""
+    process = heard.start("run", "--concurrency", 2, DOCKER_HOST=proxy.host)
+    for _ in range(5):
+        hold, before = proxy.hold("DELETE /containers/"), len(sent())
+        project = database.project(qgis_file="offline.qgs", files=())
+        jobs = [database.job(project, "package") for _ in range(2)]
+        assert heard.wait_for_status(jobs[1], "finished", "failed")["status"] == "finished"
+        upon_its_end = claims_upon_an_end(sent()[before:])
+        assert hold.is_reached()
+        hold.release()
+        if upon_its_end:
+            break
+    assert upon_its_end
     assert process.stop().returncode == 0
 
 
@@ -112,13 +164,30 @@ def test_a_locked_row_holds_up_no_other_job(database, worker, ground, transactio
     assert process.stop().returncode == 0
 
 
+SLOW_FOR_LARGE_ROWS = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0
+    AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(5); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON core_job FOR EACH ROW WHEN (octet_length(NEW.output) > 1000000)
+    EXECUTE FUNCTION slow()
+"""
+
+
 @NEWEST
-def test_a_large_outcome_goes_through_a_lane_of_its_own(database, worker):
-    job = database.job(database.project(qgis_file="big_log@20.qgs", files=()), "package")
-    process = worker.start("run")
-    bulk = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%%:bulk' AND query LIKE '%%docker_finished%%'"
-    worker.wait_for(lambda: database.value(bulk), "the lane")
-    assert worker.wait_for_status(job, "finished", "failed")["status"] == "finished"
+def test_a_large_outcome_holds_up_no_other_job(database, worker, transaction):
+    """The server takes its time with 50 MB; meanwhile the only other slot goes on."""
+    database.execute(SLOW_FOR_LARGE_ROWS)
+    transaction.execute("SELECT pg_advisory_xact_lock(5)")
+    job = database.job(database.project(qgis_file="big_log@50.qgs", files=()), "package")
+    process = worker.start("run", "--concurrency", 2)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND application_name LIKE 'qfc-worker:%%'"
+    worker.wait_for(lambda: database.value(waiting), "the server at work on the large row")
+    others = [database.job(database.project(qgis_file="offline.qgs", files=()), "package") for _ in range(3)]
+    for other in others:
+        assert worker.wait_for_status(other, "finished", "failed")["status"] == "finished"
+    assert database.get("core_job", job["id"])["status"] == "started"
+    transaction.connection.rollback()
+    row = worker.wait_for_status(job, "finished", "failed")
+    assert row["status"] == "finished" and len(row["output"]) > 50_000_000
     assert process.stop().returncode == 0
 
 
@@ -183,3 +252,18 @@ def test_pgbouncer(database, worker, pooler):
         assert output.returncode == 3, output
         assert "pooler" in output.stderr and "pool_mode=session" in output.stderr
         assert database.dump("core_job") == before
+
+
+@NEWEST
+def test_a_pooler_whose_sessions_never_come_back(database, worker):
+    """Two connections do not show it then, as when others are at it, too: nothing is claimed all the same."""
+    pooler = Pooler(database.server, "transaction", server_lifetime=0)
+    try:
+        database.job(database.project(qgis_file="offline.qgs", files=()), "package")
+        before = database.dump("core_job")
+        process = worker.start("run", POSTGRES_PORT=str(pooler.port), POSTGRES_SSLMODE="disable")
+        worker.wait_for(lambda: "pool_mode=session" in process.output().stderr, "the reason")
+        assert process.stop().returncode == 0
+        assert database.dump("core_job") == before
+    finally:
+        pooler.close()
