@@ -73,6 +73,14 @@ const char *qfc_buffer_text(const struct qfc_buffer *buffer)
     return buffer->data ? buffer->data : "";
 }
 
+void qfc_buffer_cut(struct qfc_buffer *buffer, size_t size)
+{
+    if (size >= buffer->size)
+        return;
+    buffer->size = size;
+    buffer->data[size] = '\0';
+}
+
 char *qfc_buffer_take(struct qfc_buffer *buffer)
 {
     char *data = buffer->data;

@@ -203,36 +203,58 @@ static size_t orphaned_bytes(const char *data, size_t size)
     return count;
 }
 
-/* Head and tail are cleaned apart, so what the cut left of two characters is counted as left out. */
-static int text_of_two(const struct qfc_excerpt *excerpt, const struct qfc_buffer *tail, struct qfc_buffer *out)
+/* Turns the ring, so that it begins at its beginning: by turning over both parts, and then the whole. */
+static void turn_over(char *data, size_t size)
 {
-    const struct qfc_buffer *head = &excerpt->head;
-    size_t unfinished = unfinished_bytes(qfc_buffer_text(head), head->size);
-    size_t orphaned = orphaned_bytes(qfc_buffer_text(tail), tail->size);
-    uint64_t left_out = excerpt->dropped_bytes + unfinished + orphaned;
-    int r = qfc_text_clean(out, qfc_buffer_text(head), head->size - unfinished, NULL);
-    if (r == 0)
-        r = qfc_buffer_printf(out, "\n[... %" PRIu64 " bytes of output left out ...]\n", left_out);
-    if (r == 0)
-        r = qfc_text_clean(out, qfc_buffer_text(tail) + orphaned, tail->size - orphaned, NULL);
-    return r;
+    for (size_t i = 0; i < size / 2; i++) {
+        char swapped = data[i];
+        data[i] = data[size - 1 - i];
+        data[size - 1 - i] = swapped;
+    }
 }
 
-int qfc_excerpt_text(const struct qfc_excerpt *excerpt, struct qfc_buffer *out)
+static void straighten(struct qfc_excerpt *excerpt)
 {
-    const struct qfc_buffer *head = &excerpt->head, *tail = &excerpt->tail;
-    bool cut = excerpt->dropped_bytes > 0;
-    size_t start = excerpt->tail_start, before = out->size;
-    /* In one piece, so that a character on a seam is not taken for two broken ones. */
-    struct qfc_buffer joined = qfc_buffer(head->size + tail->size);
-    int r = cut ? 0 : qfc_buffer_append(&joined, head->data, head->size);
-    if (r == 0 && tail->size > start)
-        r = qfc_buffer_append(&joined, tail->data + start, tail->size - start);
-    if (r == 0 && start > 0)
-        r = qfc_buffer_append(&joined, tail->data, start);
+    char *data = excerpt->tail.data;
+    size_t start = excerpt->tail_start, size = excerpt->tail.size;
+    if (start == 0)
+        return;
+    turn_over(data, start);
+    turn_over(data + start, size - start);
+    turn_over(data, size);
+    excerpt->tail_start = 0;
+}
+
+/* Between head and tail: what was left out, to which the halves of cut characters are counted; or, where nothing was,
+ * the character that lies on the seam. Takes `orphaned` bytes of the tail. */
+static int add_seam(const struct qfc_excerpt *excerpt, size_t unfinished, size_t orphaned, struct qfc_buffer *out)
+{
+    const struct qfc_buffer *head = &excerpt->head;
+    char seam[6];
+    if (excerpt->dropped_bytes > 0)
+        return qfc_buffer_printf(out, "\n[... %" PRIu64 " bytes of output left out ...]\n",
+                                 excerpt->dropped_bytes + unfinished + orphaned);
+    if (unfinished + orphaned == 0)
+        return 0;
+    if (unfinished > 0)
+        memcpy(seam, head->data + head->size - unfinished, unfinished);
+    if (orphaned > 0)
+        memcpy(seam + unfinished, excerpt->tail.data, orphaned);
+    return qfc_text_clean(out, seam, unfinished + orphaned, NULL);
+}
+
+int qfc_excerpt_text(struct qfc_excerpt *excerpt, struct qfc_buffer *out)
+{
+    struct qfc_buffer *head = &excerpt->head, *tail = &excerpt->tail;
+    size_t before = out->size;
+    straighten(excerpt);
+    size_t unfinished = unfinished_bytes(qfc_buffer_text(head), head->size);
+    size_t orphaned = orphaned_bytes(qfc_buffer_text(tail), tail->size);
+    int r = qfc_text_clean(out, qfc_buffer_text(head), head->size - unfinished, NULL);
     if (r == 0)
-        r = cut ? text_of_two(excerpt, &joined, out) : qfc_text_clean(out, joined.data, joined.size, NULL);
-    qfc_buffer_free(&joined);
+        r = add_seam(excerpt, unfinished, orphaned, out);
+    if (r == 0)
+        r = qfc_text_clean(out, qfc_buffer_text(tail) + orphaned, tail->size - orphaned, NULL);
     return r < 0 ? take_back(out, before, r) : 0;
 }
 

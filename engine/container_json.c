@@ -48,7 +48,10 @@ static json_t *mount_array(const struct qfc_container *container)
         const struct qfc_mount *mount = &container->mounts[i];
         json_t *object =
             json_pack("{s:s, s:s, s:b}", "Type", "volume", "Target", mount->target, "ReadOnly", (int)mount->read_only);
-        if (object && mount->source && json_object_set_new(object, "Source", json_string(mount->source)) < 0) {
+        int r = object && mount->source ? json_object_set_new(object, "Source", json_string(mount->source)) : 0;
+        if (object && r == 0 && mount->empty)
+            r = json_object_set_new(object, "VolumeOptions", json_pack("{s:b}", "NoCopy", 1));
+        if (r < 0) {
             json_decref(object);
             object = NULL;
         }
@@ -60,12 +63,37 @@ static json_t *mount_array(const struct qfc_container *container)
     return array;
 }
 
-/* Set whatever the engine's default is: that may rotate the log away before it is fetched, or keep it elsewhere. */
+/*
+ * Set whatever the engine's default is: that may rotate the log away before it is fetched, or keep it elsewhere. Of two
+ * files the older one goes when the newer one is full, so at least half of the size is there at the end; a single one
+ * would be emptied.
+ */
 static json_t *log_config(int64_t max_bytes)
 {
     char size[24];
-    snprintf(size, sizeof size, "%lldk", (long long)(max_bytes / 1024));
-    return json_pack("{s:s, s:{s:s, s:s}}", "Type", "json-file", "Config", "max-size", size, "max-file", "1");
+    snprintf(size, sizeof size, "%lldk", (long long)(max_bytes / 2 / 1024));
+    return json_pack("{s:s, s:{s:s, s:s}}", "Type", "json-file", "Config", "max-size", size, "max-file", "2");
+}
+
+/* The kernel's own period. NanoCpus would be refused on a host with fewer processors. */
+#define CPU_PERIOD_US 100000
+
+/* What holds the container in. */
+static int confine(json_t *config, const struct qfc_container *container, struct qfc_error *error)
+{
+    if (container->processes > 0 && set(config, "PidsLimit", json_integer(container->processes), error) < 0)
+        return -1;
+    if (container->cpu_percent > 0 &&
+        (set(config, "CpuPeriod", json_integer(CPU_PERIOD_US), error) < 0 ||
+         set(config, "CpuQuota", json_integer(container->cpu_percent * CPU_PERIOD_US / 100), error) < 0))
+        return -1;
+    if (container->read_only_root && set(config, "ReadonlyRootfs", json_true(), error) < 0)
+        return -1;
+    if (container->without_capabilities && set(config, "CapDrop", json_pack("[s]", "ALL"), error) < 0)
+        return -1;
+    if (container->no_new_privileges && set(config, "SecurityOpt", json_pack("[s]", "no-new-privileges"), error) < 0)
+        return -1;
+    return 0;
 }
 
 /* "5678/tcp" */
@@ -106,6 +134,8 @@ static json_t *host_config(const struct qfc_container *container, struct qfc_err
         goto failed;
     if (container->published_port > 0 &&
         set(config, "PortBindings", port_bindings(container->published_port), error) < 0)
+        goto failed;
+    if (confine(config, container, error) < 0)
         goto failed;
     return config;
 

@@ -14,10 +14,8 @@
 #define DEBUGGER_ARGUMENTS 5
 #define COMMAND_MAX        (QFC_PLAN_ARGUMENTS + DEBUGGER_ARGUMENTS + 3)
 
-#define BODY_MAX_BYTES (8u * 1024 * 1024)
-
-/* More than is kept of it: each line costs the engine some 80 bytes besides. */
-#define ENGINE_LOG_MAX_BYTES (512LL * 1024 * 1024)
+#define MEGABYTE       (1024 * 1024)
+#define BODY_MAX_BYTES (8u * MEGABYTE)
 
 /* 3.40.6 -> 3. QFieldCloud takes a project without a version for one of QGIS 3. -1: no version. */
 static long qgis_major(const char *version)
@@ -69,9 +67,20 @@ static void fill_command(const struct job *job, const char *listen, const char *
     command[count] = NULL;
 }
 
+/*
+ * Where the QGIS image writes, as volumes that go with the container. (A tmpfs would count against the memory limit, and
+ * the archive API does not see it.) Of the image's own /root nothing is needed, and copying it could take long.
+ */
+static const struct qfc_mount writable[] = {{.target = "/io"}, {.target = "/tmp"}, {.target = "/root", .empty = true}};
+
+#define WRITABLE_COUNT (sizeof writable / sizeof *writable)
+#define MOUNTS_MAX     (WRITABLE_COUNT + 2)
+
 static size_t fill_mounts(const struct qfc_settings *settings, char *ca_volume, size_t size, struct qfc_mount *mounts)
 {
     size_t count = 0;
+    for (; settings->container_read_only && count < WRITABLE_COUNT; count++)
+        mounts[count] = writable[count];
     if (*settings->grids_volume)
         mounts[count++] =
             (struct qfc_mount){.source = settings->grids_volume, .target = QFC_CONTAINER_GRIDS, .read_only = true};
@@ -108,7 +117,7 @@ static int write_body(struct job *job, const struct qfc_environment *environment
 {
     const struct qfc_settings *settings = job->worker->settings;
     char app[128], attempt[16], listen[32], ca_volume[256];
-    struct qfc_mount mounts[2];
+    struct qfc_mount mounts[MOUNTS_MAX];
     const char *command[COMMAND_MAX];
     snprintf(app, sizeof app, "%s_worker", settings->environment);
     snprintf(attempt, sizeof attempt, "%u", job->row.attempt);
@@ -130,7 +139,12 @@ static int write_body(struct job *job, const struct qfc_environment *environment
         .network = settings->network,
         .memory_bytes = job->limits.memory_bytes,
         .cpu_shares = job->limits.cpu_shares,
-        .log_max_bytes = ENGINE_LOG_MAX_BYTES,
+        .cpu_percent = settings->container_cpu_percent,
+        .processes = settings->container_processes,
+        .log_max_bytes = (int64_t)settings->container_log_mb * MEGABYTE,
+        .read_only_root = settings->container_read_only,
+        .without_capabilities = settings->container_drop_capabilities,
+        .no_new_privileges = settings->container_no_new_privileges,
         .mounts = mounts,
         .mount_count = fill_mounts(settings, ca_volume, sizeof ca_volume, mounts),
         .binds = qfc_texts(binds),

@@ -9,9 +9,7 @@
 
 #define FEEDBACK_PATH "/io/feedback.json"
 
-/* Of a longer log the head and the tail are kept. Cleaning can make three bytes of one. */
-#define LOG_MAX_BYTES    (64u * 1024 * 1024)
-#define OUTPUT_MAX_BYTES (3 * LOG_MAX_BYTES + 4096)
+#define MEGABYTE ((size_t)1024 * 1024)
 
 /* PostgreSQL's query_canceled. */
 #define STATEMENT_TIMED_OUT "57014"
@@ -106,6 +104,12 @@ static void on_logged(void *userdata, const struct qfc_error *error, const struc
         job_ended(job, error);
 }
 
+/* Of a longer log the head and the tail are kept. */
+static size_t output_max_bytes(const struct job *job)
+{
+    return (size_t)job->worker->settings->max_output_mb * MEGABYTE;
+}
+
 int start_logs(struct job *job, struct qfc_error *error)
 {
     if (job->exited_at_ms == 0 && job->adopted && job->state.ran_ms > 0)
@@ -113,7 +117,7 @@ int start_logs(struct job *job, struct qfc_error *error)
     else if (job->exited_at_ms == 0)
         job->exited_at_ms = uv_now(&job->worker->loop);
     qfc_excerpt_free(&job->log);
-    job->log = qfc_excerpt(LOG_MAX_BYTES);
+    job->log = qfc_excerpt(output_max_bytes(job));
     return qfc_engine_logs(job->worker->engine, job->container, on_log, on_logged, job, NULL, error);
 }
 
@@ -163,8 +167,8 @@ int start_feedback(struct job *job, struct qfc_error *error)
 {
     if (job->past_deadline)
         return 1;
-    return qfc_engine_get_file(job->worker->engine, job->container, FEEDBACK_PATH, QFC_FEEDBACK_MAX_BYTES, on_feedback,
-                               job, NULL, error);
+    size_t most = (size_t)job->worker->settings->max_feedback_mb * MEGABYTE;
+    return qfc_engine_get_file(job->worker->engine, job->container, FEEDBACK_PATH, most, on_feedback, job, NULL, error);
 }
 
 static int decide(struct job *job, struct qfc_error *error)
@@ -185,19 +189,34 @@ static int decide(struct job *job, struct qfc_error *error)
     return qfc_outcome_decide(&run, &job->outcome, error);
 }
 
-static int make_output(struct job *job, struct qfc_error *error)
+/* Makes text of what the container has printed, once; the log itself is not needed any more. Cleaning can make three bytes of one;
+ * what the outcome adds is short. */
+static int take_log(struct job *job, struct qfc_error *error)
 {
-    qfc_buffer_free(&job->output);
-    job->output = qfc_buffer(OUTPUT_MAX_BYTES);
+    if (job->output.maximum > 0)
+        return 0;
+    struct qfc_buffer output = qfc_buffer(3 * output_max_bytes(job) + 2 * sizeof job->outcome.output_end);
     int r = 0;
     if (job->log_lost && !job->never_ran)
-        r = qfc_buffer_append_text(&job->output, LOG_LOST);
+        r = qfc_buffer_append_text(&output, LOG_LOST);
     else if (!job->never_ran)
-        r = qfc_excerpt_text(&job->log, &job->output);
+        r = qfc_excerpt_text(&job->log, &output);
+    if (r < 0) {
+        qfc_buffer_free(&output);
+        return qfc_fail_memory(error);
+    }
+    qfc_excerpt_free(&job->log);
+    job->output = output;
+    job->log_bytes = output.size;
+    return 0;
+}
+
+/* What the outcome adds takes the place of what an earlier one has added. */
+static int end_output(struct job *job, struct qfc_error *error)
+{
     const char *end = job->outcome.output_end;
-    if (r == 0)
-        r = qfc_text_clean(&job->output, end, strlen(end), NULL);
-    return r < 0 ? qfc_fail_memory(error) : 0;
+    qfc_buffer_cut(&job->output, job->log_bytes);
+    return qfc_text_clean(&job->output, end, strlen(end), NULL) < 0 ? qfc_fail_memory(error) : 0;
 }
 
 /* The processor's statements for this outcome, and the end of the token. */
@@ -287,7 +306,7 @@ static struct qfc_ending make_ending(const struct job *job, const char *ran)
 int start_finish(struct job *job, struct qfc_error *error)
 {
     struct qfc_statements writes = {0};
-    if (decide(job, error) < 0 || make_output(job, error) < 0)
+    if (take_log(job, error) < 0 || decide(job, error) < 0 || end_output(job, error) < 0)
         return -1;
     if (make_writes(job, &writes, error) < 0) {
         qfc_statements_free(&writes);

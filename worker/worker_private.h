@@ -148,7 +148,8 @@ struct job {
     uint64_t missing_since_ms; /* a table or column is not there; 0: all is */
     bool finish_unknown;       /* a finish may have been written although its answer was lost */
     struct qfc_outcome outcome;
-    struct qfc_buffer output;
+    struct qfc_buffer output; /* the container's log as text, and then what the outcome adds */
+    size_t log_bytes;         /* of it */
 };
 
 /* What was seen again and again, and since when: sightings.c. */

@@ -28,6 +28,9 @@ int qfc_buffer_printf(struct qfc_buffer *buffer, const char *format, ...) __attr
 /* The content as text: never null, "" for an empty buffer. Belongs to the buffer. */
 const char *qfc_buffer_text(const struct qfc_buffer *buffer);
 
+/* Keeps the first `size` bytes; a buffer that has no more stays as it is. */
+void qfc_buffer_cut(struct qfc_buffer *buffer, size_t size);
+
 /* Hands the content to the caller, who frees it with free(); null for an empty buffer, which this leaves empty. */
 char *qfc_buffer_take(struct qfc_buffer *buffer);
 

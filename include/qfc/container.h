@@ -14,6 +14,7 @@ struct qfc_mount {
     const char *source; /* the volume's name; null: an anonymous volume, removed with the container */
     const char *target; /* path in the container */
     bool read_only;
+    bool empty; /* without what the image has there, which is copied otherwise as the volume is made */
 };
 
 /* All texts belong to whoever fills this; lists of texts are null-ended. */
@@ -25,7 +26,12 @@ struct qfc_container {
     const char *network;            /* null or "": the engine's default */
     int64_t memory_bytes;           /* 0: no limit; swap is left to the engine's default */
     int64_t cpu_shares;             /* 0: the engine's default; relative weight */
+    int64_t cpu_percent;            /* of one processor's time; 0: no quota */
+    int64_t processes;              /* at most, threads included; 0: no limit */
     int64_t log_max_bytes;          /* of the container's log on the engine's disk; 0: as the engine is set */
+    bool read_only_root;            /* only volumes can be written to */
+    bool without_capabilities;      /* root in it is a user like others */
+    bool no_new_privileges;         /* no program gets it more than it has (setuid) */
     const struct qfc_mount *mounts;
     size_t mount_count;
     const char *const *binds; /* "/path/on/the/host:/path:ro"; a source that is missing is made by the engine */

@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The largest feedback.json that is taken. */
+/* The largest feedback.json that is taken, whatever QFC_WORKER_MAX_FEEDBACK_MB says. */
 #define QFC_FEEDBACK_MAX_BYTES (64u * 1024 * 1024)
 
 enum qfc_feedback_error {

@@ -55,7 +55,15 @@ struct qfc_settings {
     long debugpy_port;     /* 0: none; counts only with debug, like the next */
     char *debug_host_path; /* or "" */
 
-    long timeout_s; /* 0: what the web application's WORKER_TIMEOUT_S says */
+    long timeout_s;           /* 0: what the web application's WORKER_TIMEOUT_S says */
+    long container_read_only; /* 0 or 1, like the next two */
+    long container_drop_capabilities;
+    long container_no_new_privileges;
+    long container_processes;   /* 0: no limit */
+    long container_cpu_percent; /* 0: no quota */
+    long container_log_mb;      /* 0: as the engine is set */
+    long max_output_mb;
+    long max_feedback_mb;
     long concurrency;
     long poll_ms;
     long stop_grace_s;

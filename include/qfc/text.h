@@ -40,11 +40,11 @@ struct qfc_excerpt qfc_excerpt(size_t maximum_bytes);
 int qfc_excerpt_add(struct qfc_excerpt *excerpt, const char *data, size_t size);
 
 /*
- * The cleaned text (qfc_text_clean) as one buffer: head, then, where something was dropped, a line
- * "\n[... N bytes of output left out ...]\n", then the tail. Returns 0, -EMSGSIZE (never for a maximum of at least
- * three times the excerpt's plus 100: cleaning can triple a byte) or -ENOMEM.
+ * Appends the cleaned text (qfc_text_clean): head, then, where something was dropped, a line
+ * "\n[... N bytes of output left out ...]\n", then the tail. The excerpt says the same afterwards. Returns 0, -EMSGSIZE
+ * (never for a maximum of at least three times the excerpt's plus 100: cleaning can triple a byte) or -ENOMEM.
  */
-int qfc_excerpt_text(const struct qfc_excerpt *excerpt, struct qfc_buffer *out);
+int qfc_excerpt_text(struct qfc_excerpt *excerpt, struct qfc_buffer *out);
 
 void qfc_excerpt_free(struct qfc_excerpt *excerpt);
 

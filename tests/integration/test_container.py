@@ -10,6 +10,7 @@ from bed.fernet import fernet_of
 
 NEWEST = pytest.mark.parametrize("database", ["v26.25"], indirect=True)
 CA_DIRECTORY = "/etc/ssl/custom_certs"
+WRITABLE = ("/io", "/tmp", "/root")  # volumes that every container has
 
 
 class Created:
@@ -24,7 +25,8 @@ class Created:
         container = ground.docker.inspect(row["container_id"])
         ground.docker.put(row["container_id"], "/io", {"go": b""})
         self.output = process.wait()
-        self.config, self.host_config, self.mounts = (container[n] for n in ("Config", "HostConfig", "Mounts"))
+        self.config, self.host_config = (container[n] for n in ("Config", "HostConfig"))
+        self.mounts = [m for m in container["Mounts"] if m["Destination"] not in WRITABLE]
         self.variables = dict(variable.split("=", 1) for variable in self.config["Env"])
         self.warnings = "\n".join(self.output.messages("warning", job))
 
