@@ -209,22 +209,33 @@ static void probe_needs(struct qfc_worker *worker)
     }
 }
 
+static bool lacks_image(const struct job *job, const struct qfc_error *error)
+{
+    return job->step == STEP_CREATE &&
+           (strcasestr(error->message, "no such image") || strcasestr(error->message, "image not known"));
+}
+
+/* Docker tells it at the start; other engines may when the container is created. */
+static bool lacks_network(const struct job *job, const struct qfc_error *error)
+{
+    return (job->step == STEP_START && strstr(error->message, "network")) ||
+           (job->step == STEP_CREATE && strcasestr(error->message, "network") &&
+            strcasestr(error->message, "not found"));
+}
+
+/* Only the engine's words tell what is not there: a volume's driver and the container are answered with 404, too. */
 bool engine_lacks(struct job *job, const struct qfc_error *error)
 {
     struct qfc_worker *worker = job->worker;
-    if (error->kind != QFC_ERROR_REFUSED || error->code != 404 || (job->step != STEP_CREATE && job->step != STEP_START))
-        return false;
-    /* Only the engine's words tell what is not there: a volume's driver and the container are answered with 404, too. */
-    if (job->step == STEP_CREATE && !strcasestr(error->message, "no such image") &&
-        !strcasestr(error->message, "image not known"))
-        return false;
-    if (job->step == STEP_START && !strstr(error->message, "network"))
-        return false;
     enum need_kind kind = NEED_NETWORK;
-    if (job->step == STEP_CREATE)
+    if (error->kind != QFC_ERROR_REFUSED || error->code != 404)
+        return false;
+    if (lacks_image(job, error))
         kind = job->image == worker->settings->qgis3_image   ? NEED_QGIS3
                : job->image == worker->settings->qgis4_image ? NEED_QGIS4
                                                              : NEED_QGIS;
+    else if (!lacks_network(job, error))
+        return false;
     if (!worker->needs[kind].missing)
         qfc_log(QFC_LOG_ERROR, NULL, "the engine has no %s %s: no job that needs it is claimed until it has; %s",
                 kind == NEED_NETWORK ? "network" : "image", need_name(worker, kind), error->message);

@@ -158,6 +158,9 @@ static enum event event_of(const struct job *job, const struct qfc_error *error)
     case QFC_ERROR_MEMORY:
         return EVENT_AGAIN;
     case QFC_ERROR_UNREACHABLE:
+        /* What no row names can go later; meanwhile a worker whose engine is there may have the job. */
+        if (job->step == STEP_DISCARD && !job->adopted)
+            return EVENT_SPENT;
         return row->before_start && row->peer == ENGINE ? EVENT_NEVER_RAN : EVENT_AGAIN;
     case QFC_ERROR_REFUSED:
     case QFC_ERROR_INVALID:
@@ -203,7 +206,7 @@ void job_drop(struct job *job)
     }
     worker->job_count--;
     cancel_wait(job);
-    if (worker->queue)
+    if (worker->queue && !job->released)
         qfc_queue_disown(worker->queue, job->row.id);
     uv_close((uv_handle_t *)&job->timer, free_job);
 }
@@ -383,9 +386,22 @@ static void on_retry(uv_timer_t *timer)
     begin_step(job);
 }
 
+/* The row has gone back, or is somebody else's: it is free for all at once, however long it takes to tidy up. (The
+ * lock of one that is over is in nobody's way, and goes with the job.) */
+static void release_row(struct job *job)
+{
+    if (job->written || job->released)
+        return;
+    job->released = true;
+    qfc_queue_disown(job->worker->queue, job->row.id);
+    scheduler_watch_now(job->worker);
+}
+
 static void enter(struct job *job, enum step step)
 {
     job->step = step;
+    if (step == STEP_REVOKE || step == STEP_REMOVE)
+        release_row(job);
     uv_timer_stop(&job->timer);
     job->waiting = false;
     if (step == STEP_END) {
@@ -542,7 +558,9 @@ int job_adopt(struct qfc_worker *worker, const struct qfc_adoption *adoption, st
     uint64_t now = uv_now(&worker->loop);
     job->adopted = true;
     job->stopping = worker->stopping && worker->settings->stop == QFC_STOP_LEAVE;
-    job->prepared_at_ms = adoption->age_ms < now ? now - adoption->age_ms : 1;
+    job->prepared_at_ms = now - adoption->age_ms; /* perhaps before this machine was started */
+    if (job->prepared_at_ms == 0)
+        job->prepared_at_ms = 1;
     snprintf(job->container, sizeof job->container, "%s", adoption->container);
     if (strcmp(adoption->engine, worker->engine_id) == 0) {
         job->create_sent = true;

@@ -137,13 +137,14 @@ static void on_claimed(void *userdata, const struct qfc_error *error, const stru
     asked(worker);
 }
 
-/* The ids of all our jobs, in an array to be freed; null without memory. */
-static const char **known_ids(const struct qfc_worker *worker, size_t *ret_count)
+/* The ids of all our jobs, or of those whose row is ours, in an array to be freed; null without memory. */
+static const char **known_ids(const struct qfc_worker *worker, bool all, size_t *ret_count)
 {
     const char **known = calloc(worker->job_count + 1, sizeof *known);
     *ret_count = 0;
     for (const struct job *job = worker->jobs; known && job; job = job->next)
-        known[(*ret_count)++] = job->row.id;
+        if (all || !job->released)
+            known[(*ret_count)++] = job->row.id;
     return known;
 }
 
@@ -157,7 +158,7 @@ static int claim(struct qfc_worker *worker, struct qfc_error *error)
     const char *majors[2];
     request.without_qgis = majors;
     request.without_count = missing_qgis(worker, majors);
-    const char **known = known_ids(worker, &request.known_count);
+    const char **known = known_ids(worker, true, &request.known_count);
     if (!known)
         return qfc_fail_memory(error);
     request.known = known;
@@ -290,7 +291,7 @@ static void on_watch(uv_timer_t *timer)
     if (worker->watching || (worker->job_count == 0 && !qfc_queue_has_spare_locks(worker->queue)))
         return;
     size_t count;
-    const char **ids = known_ids(worker, &count);
+    const char **ids = known_ids(worker, false, &count);
     worker->watching = ids && qfc_queue_watch(worker->queue, ids, count, on_watched, worker, NULL) == 0;
     free(ids);
 }

@@ -210,7 +210,8 @@ int start_wait(struct job *job, struct qfc_error *error)
     uint64_t deadline = job->prepared_at_ms + (uint64_t)job->timeout_s * 1000;
     if (job->past_deadline)
         deadline = now + KILL_AGAIN_MS;
-    uv_timer_start(&job->timer, on_deadline, deadline > now ? deadline - now : 0, 0);
+    int64_t left_ms = (int64_t)(deadline - now);
+    uv_timer_start(&job->timer, on_deadline, left_ms > 0 ? (uint64_t)left_ms : 0, 0);
     if (job->wait)
         return 0;
     return qfc_engine_wait(job->worker->engine, job->container, on_exited, job, &job->wait, error);

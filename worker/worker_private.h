@@ -98,6 +98,7 @@ struct job {
     bool waiting;     /* for the timer, before the step is tried again */
     bool stopping;    /* EVENT_STOP is to come as soon as the step allows */
     bool adopted;     /* its container was started by a worker that has died */
+    bool released;    /* so is its lock: the row is not ours any more */
     uv_timer_t timer; /* the next try, or at STEP_WAIT the deadline */
 
     PGresult **rows; /* what `read` brought */
@@ -116,7 +117,9 @@ struct job {
     struct qfc_engine_call *wait;          /* under way from start to the container's end, or null */
     bool wait_broken;                      /* the wait's answer was lost: the engine may have been ended */
     uint64_t wait_began_ms;
-    uint64_t prepared_at_ms, exited_at_ms; /* on the loop's clock */
+    /* On the loop's clock, which counts from the machine's start: a job that was taken over may have begun before, and
+     * wraps around. 0: not yet. */
+    uint64_t prepared_at_ms, exited_at_ms;
 
     struct qfc_container_state state;
     bool past_deadline;

@@ -1,6 +1,7 @@
 """What becomes of a job and of the program when the engine is not there, goes away, or answers badly."""
 
 import grp
+import json
 import os
 
 import pytest
@@ -158,7 +159,7 @@ def test_answer_500_once(scene, call):
     scene.start()
     job = scene.job()
     scene.finishes(job)
-    assert rule.used == 1
+    scene.worker.wait_for(lambda: rule.used == 1, "the call")  # a removal comes after the outcome
     scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
     scene.stop()
 
@@ -213,9 +214,12 @@ def test_image_that_appears_later(scene, ground):
         scene.docker.remove_image(name)
 
 
-def test_network_that_appears_later(scene, ground):
-    """Told by the engine at the start, when the row says `started` already."""
+@pytest.mark.parametrize("told", ["start", "create"])
+def test_network_that_appears_later(scene, ground, told):
+    """Docker tells it at the start, when the row says `started` already."""
     name = f"qfc-bed-late-{ground.session}"
+    if told == "create":
+        scene.proxy.answer(CALLS[told], 404, json.dumps({"message": f"network {name} not found"}).encode())
     scene.start(RETRY_MAX_ATTEMPTS="1", QFIELDCLOUD_DEFAULT_NETWORK=name)
     job = scene.job()
     waits_uncounted(scene, job, f"network {name}")
@@ -283,7 +287,8 @@ def test_engine_away_after_the_end(scene, call):
 
 
 def test_engine_away_before_the_start(scene):
-    """The container may have been created: it is removed when the engine is back; then the job goes back, uncounted."""
+    """The job goes back at once, uncounted. The container may have been created: it is removed when the engine is
+    back."""
     hold = scene.proxy.hold_answer(CALLS["create"])
     scene.start(RETRY_MAX_ATTEMPTS="1")
     job = scene.job()
@@ -291,9 +296,9 @@ def test_engine_away_before_the_start(scene):
     scene.proxy.down()
     hold.release()
     scene.wait_for_word("no socket there")
-    assert scene.row(job)["status"] == "queued"
-    scene.proxy.up()
     scene.wait_for_word("put back package")
+    assert scene.row(job)["status"] == "pending" and len(scene.containers(job)) == 1
+    scene.proxy.up()
     scene.finishes(job)
     assert scene.starts(job) == 1
     scene.worker.wait_for(lambda: not scene.containers(job), "the removal of what was created", 20)

@@ -86,6 +86,67 @@ def test_a_job_left_at_the_end_of_the_grace(scene):
     assert second.stop().returncode == 0
 
 
+@NEWEST
+def test_a_time_limit_that_was_over_before_the_machine_was_started(scene, database):
+    """The heir's clock counts from there: the engine may be elsewhere, and may have been up for longer."""
+    job = scene.job("gate.qgs")
+    first = scene.start()
+    container = scene.running(job)
+    kill(first)
+    database.update("core_job", job["id"], started_at=database.value("SELECT now() - interval '20 years'"))
+    second = start_another(scene, QFIELDCLOUD_WORKER_TIMEOUT_S=str(7 * 24 * 3600))
+    row = scene.wait_for(job, "finished", "failed")
+    assert row["status"] == "failed" and row["feedback"]["error_type"] == "TIMEOUT", row
+    assert row["container_id"] == container
+    scene.wait_until_gone(container)
+    assert second.stop().returncode == 0
+
+
+# What goes back is free for all at once
+
+
+def start_elsewhere(scene):
+    """A second worker, whose engine answers."""
+    return start_another(scene, DOCKER_HOST=scene.ground.engine.host)
+
+
+@NEWEST
+def test_put_back_and_not_tidied_up_yet(scene):
+    """Its worker is still at the container. Another one runs the job, and what is younger does not wait for that."""
+    scene.proxy.answer(r"^POST /containers/\w+/start", 500)
+    hold = scene.proxy.hold(r"^DELETE /containers/")
+    first = scene.start()
+    job = scene.job()
+    hold.reached()
+    later = scene.job()
+    second = start_elsewhere(scene)
+    scene.finishes(later)
+    scene.finishes(job)
+    assert scene.starts(job) == 1
+    hold.release()
+    scene.worker.wait_for(lambda: not scene.containers(job), "the removal of both containers")
+    assert first.stop().returncode == 0 and second.stop().returncode == 0
+
+
+@NEWEST
+def test_claimed_by_a_worker_whose_engine_goes_away(scene):
+    """A worker on another engine has the job at once; what the first one has created goes when its engine is back."""
+    hold = scene.proxy.hold_answer(r"^POST /containers/create")
+    first = scene.start()
+    job = scene.job()
+    hold.reached()
+    scene.proxy.down()
+    hold.release()
+    second = start_elsewhere(scene)
+    row = scene.finishes(job)
+    assert scene.starts(job) == 1
+    created = [c["Id"] for c in scene.containers(job) if c["Id"] != row["container_id"]]
+    assert len(created) == 1 and scene.row(job) == row
+    scene.proxy.up()
+    scene.worker.wait_for(lambda: not scene.containers(job), "the removal of what was created")
+    assert first.stop().returncode == 0 and second.stop().returncode == 0
+
+
 # What is left without any worker
 
 
