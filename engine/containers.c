@@ -303,3 +303,27 @@ int qfc_engine_identity(struct qfc_engine *engine, QFC_ENGINE_END)
     qfc_engine_call_name(call, "ask the engine for its identity");
     return qfc_engine_call_submit(call, ret_call, error);
 }
+
+static int read_all(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    const char *text = qfc_buffer_text(&response->body);
+
+    if (text[strspn(text, " \t\r\n")] != '{')
+        return qfc_engine_nonsense(call, error, "no object");
+    call->data = response->body;
+    response->body = qfc_buffer(0);
+    return 0;
+}
+
+static const struct call_form all_info_form = {.method = "GET", .max_body_bytes = QFC_LARGE_ANSWER, .read = read_all};
+
+int qfc_engine_info(struct qfc_engine *engine, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &all_info_form, "info", done, userdata, error);
+
+    if (!call)
+        return -1;
+    qfc_engine_path(&call->path, "/info");
+    qfc_engine_call_name(call, "ask the engine about itself");
+    return qfc_engine_call_submit(call, ret_call, error);
+}

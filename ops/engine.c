@@ -1,12 +1,11 @@
 /*
  * The engine for commands: one call after another. The daemon uses qfc/engine.h as it is.
  */
-#include "errand.h"
+#include "turns.h"
 
 #define LOG_MAX_BYTES (64 * 1024)
 
-int engine_open(struct errand *errand, const struct qfc_settings *settings, unsigned deadline_ms,
-                struct qfc_error *error)
+int engine_open(struct turns *turns, const struct qfc_settings *settings, unsigned deadline_ms, struct qfc_error *error)
 {
     const struct qfc_engine_options options = {
         .host = settings->docker_host,
@@ -14,8 +13,8 @@ int engine_open(struct errand *errand, const struct qfc_settings *settings, unsi
         .cert_path = *settings->docker_cert_path ? settings->docker_cert_path : NULL,
         .deadline_ms = deadline_ms,
     };
-    errand->engine = qfc_engine_new(&errand->loop, errand->http, &options, error);
-    return errand->engine ? 0 : -1;
+    turns->engine = qfc_engine_new(&turns->loop, turns->http, &options, error);
+    return turns->engine ? 0 : -1;
 }
 
 void engine_answer_free(struct engine_answer *answer)
@@ -25,12 +24,12 @@ void engine_answer_free(struct engine_answer *answer)
     *answer = (struct engine_answer){0};
 }
 
-void engine_ask_begin(struct errand *errand, struct engine_answer *answer)
+void engine_ask_begin(struct turns *turns, struct engine_answer *answer)
 {
     engine_answer_free(answer);
-    answer->errand = errand;
+    answer->turns = turns;
     answer->log = qfc_buffer(LOG_MAX_BYTES);
-    errand_begin(errand);
+    turns_begin(turns);
 }
 
 void engine_answered(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
@@ -44,7 +43,7 @@ void engine_answered(void *userdata, const struct qfc_error *error, const struct
         *reply->data = qfc_buffer(reply->data->maximum);
         answer->reply.data = NULL;
     }
-    errand_end(answer->errand);
+    turns_end(answer->turns);
 }
 
 void engine_started(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
@@ -64,7 +63,7 @@ int engine_ask_end(struct engine_answer *answer, int begun, unsigned timeout_ms,
 {
     if (begun < 0)
         return -1;
-    if (errand_wait(answer->errand, timeout_ms, error) < 0) {
+    if (turns_wait(answer->turns, timeout_ms, error) < 0) {
         qfc_engine_cancel(answer->call);
         return -1;
     }

@@ -59,5 +59,15 @@ int database_report(PGconn *connection, const struct qfc_release *release, struc
  * seconds, null where there is none. What each member means, qfc/report.h says. */
 json_t *report_json(const struct qfc_report *report, const struct qfc_release *release);
 
+/* setup_db.c: for `check`. */
+
+/* The plan of qfc/setup.h to install what is missing, in full. */
+int setup_db_plan(PGconn *connection, bool index, PGresult **ret_plan, struct qfc_error *error);
+
+/* Carries out the plan, without indexes; `said` is told of each thing: "trigger ...", "made". The session has its
+ * timeouts changed. */
+typedef void setup_db_said(void *userdata, const char *what, const char *outcome);
+int setup_db_install(PGconn *connection, setup_db_said *said, void *userdata, struct qfc_error *error);
+
 /* The commands; the table of them is in commands.c. */
 extern const struct command command_run, command_status, command_setup_db, command_settings, command_lifecycle;

@@ -28,6 +28,8 @@ struct setup {
     struct qfc_setup_wish wish;
     bool print;
     struct qfc_statements look; /* makes the plan */
+    setup_db_said *said;        /* tells of each thing */
+    void *userdata;
 };
 
 static void take_option(struct setup *setup, const char *name)
@@ -55,9 +57,7 @@ static int prepare(struct setup *setup, struct qfc_error *error)
 {
     struct qfc_statements probe = {0};
     PGresult *answer = NULL;
-    int r = database_run(setup->connection, qfc_setup_session, error);
-    if (r == 0)
-        r = qfc_setup_probe(&probe, error);
+    int r = qfc_setup_probe(&probe, error);
     if (r == 0)
         r = database_ask(setup->connection, &probe.items[0], &answer, error);
     if (r == 0)
@@ -97,17 +97,17 @@ static int next_row(const PGresult *plan)
     return -1;
 }
 
-static void say(const char *what, const char *outcome)
+static void print_said(void *userdata, const char *what, const char *outcome)
 {
     printf("%-14s%s\n", outcome, what);
     fflush(stdout); /* the next one may take long */
 }
 
-static void say_what_is_there(const PGresult *plan)
+static void say_what_is_there(const struct setup *setup, const PGresult *plan)
 {
     for (int row = 0; row < PQntuples(plan); row++)
         if (!qfc_pg_text(plan, row, "sql") && !qfc_pg_text(plan, row, "waits"))
-            say(qfc_pg_text(plan, row, "what"), "already there");
+            setup->said(setup->userdata, qfc_pg_text(plan, row, "what"), "already there");
 }
 
 static void pause_before(unsigned try)
@@ -185,7 +185,8 @@ static int step(const struct setup *setup, const PGresult *plan, struct progress
     }
     progress->tries = 0;
     snprintf(progress->last, sizeof progress->last, "%s", what);
-    say(what, setup->wish.undo || strncmp(what, "unfinished ", 11) == 0 ? "removed" : "made");
+    bool removed = setup->wish.undo || strncmp(what, "unfinished ", 11) == 0;
+    setup->said(setup->userdata, what, removed ? "removed" : "made");
     return 0;
 }
 
@@ -193,18 +194,38 @@ static int step(const struct setup *setup, const PGresult *plan, struct progress
 static int carry_out_all(const struct setup *setup, struct qfc_error *error)
 {
     struct progress progress = {0};
-    int r = 0;
+    int r = database_run(setup->connection, qfc_setup_session, error);
     for (bool first = true; r == 0 && !progress.done; first = false) {
         PGresult *plan;
         if (look(setup, &plan, error) < 0)
             return -1;
         if (first)
-            say_what_is_there(plan);
+            say_what_is_there(setup, plan);
         r = step(setup, plan, &progress, error);
         PQclear(plan);
     }
     if (r == 0 && setup->wish.undo && !*progress.last)
         printf("nothing of qfc-worker's is there\n");
+    return r;
+}
+
+int setup_db_plan(PGconn *connection, bool index, PGresult **ret_plan, struct qfc_error *error)
+{
+    struct setup setup = {.connection = connection, .wish.index = index};
+    int r = prepare(&setup, error);
+    if (r == 0)
+        r = look(&setup, ret_plan, error);
+    qfc_statements_free(&setup.look);
+    return r;
+}
+
+int setup_db_install(PGconn *connection, setup_db_said *said, void *userdata, struct qfc_error *error)
+{
+    struct setup setup = {.connection = connection, .said = said, .userdata = userdata};
+    int r = prepare(&setup, error);
+    if (r == 0)
+        r = carry_out_all(&setup, error);
+    qfc_statements_free(&setup.look);
     return r;
 }
 
@@ -220,7 +241,7 @@ static int print_all(const struct setup *setup, struct qfc_error *error)
 
 static int run(const struct command *command, int argc, char **argv)
 {
-    struct setup setup = {0};
+    struct setup setup = {.said = print_said};
     struct qfc_settings settings;
     struct qfc_error error = QFC_NO_ERROR;
     int code = parse(command, argc, argv, &setup);

@@ -129,6 +129,9 @@ void qfc_engine_resume(struct qfc_engine_call *call);
  * one each time (pkg/api/handlers/compat/info.go). */
 int qfc_engine_identity(struct qfc_engine *engine, QFC_ENGINE_END);
 
+/* GET /info: sets data to the engine's JSON object about itself. */
+int qfc_engine_info(struct qfc_engine *engine, QFC_ENGINE_END);
+
 /* Creates a container from a JSON body of the API. Sets id. A name that is taken is no error but a success with status
  * 409 and the id of the one that has it: names are made so that it can only be the same attempt, whose answer was lost.
  * `json` is the caller's until `done`; it may hold secrets and appears in no error. */
