@@ -70,4 +70,5 @@ typedef void setup_db_said(void *userdata, const char *what, const char *outcome
 int setup_db_install(PGconn *connection, setup_db_said *said, void *userdata, struct qfc_error *error);
 
 /* The commands; the table of them is in commands.c. */
-extern const struct command command_run, command_status, command_setup_db, command_settings, command_lifecycle;
+extern const struct command command_run, command_health, command_status, command_setup_db, command_settings,
+    command_lifecycle;

@@ -2,6 +2,7 @@
  * `qfc-worker run`: the daemon.
  */
 #include "command.h"
+#include "companion.h"
 #include "ops_private.h"
 
 #include "qfc/log.h"
@@ -79,7 +80,9 @@ static int run(const struct command *command, int argc, char **argv)
     if (request.stop >= 0)
         settings.stop = request.stop;
     qfc_log_configure((enum qfc_log_format)settings.log_format, (enum qfc_log_level)settings.log_level);
-    code = (int)qfc_worker_main(&settings, request.mode);
+    struct showing showing = {0};
+    const struct qfc_companion companion = companion_of(&showing);
+    code = (int)qfc_worker_main(&settings, request.mode, &companion);
     qfc_settings_free(&settings);
     return code;
 }

@@ -82,14 +82,23 @@ static const char take_jobs_sql[] =
     ") UPDATE core_job j SET status = 'queued', container_id = $1, started_at = NULL"
     " FROM held WHERE j.id = held.id AND held.held"
     " RETURNING j.id, j.project_id, j.type, j.created_by_id, j.triggered_by_id,"
-    "  j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS faults";
+    "  j.feedback #>> '{qfc_worker,attempts}' AS attempts, j.feedback #>> '{qfc_worker,faults}' AS faults,"
+    "  extract(epoch FROM clock_timestamp() - j.created_at) AS waited_s, " NAMES_OF_PROJECT("j");
 
 /* clang-format on */
 
+/* A text that is too long is cut between two characters of its UTF-8. */
 static void copy_text(char *to, size_t size, const PGresult *rows, int row, const char *column)
 {
     const char *text = qfc_pg_text(rows, row, column);
-    snprintf(to, size, "%s", text ? text : "");
+    size_t length = text ? strlen(text) : 0;
+    if (length >= size) {
+        length = size - 1;
+        while (length > 0 && ((unsigned char)text[length] & 0xC0) == 0x80)
+            length--;
+    }
+    memcpy(to, text ? text : "", length);
+    to[length] = '\0';
 }
 
 static unsigned count_of(const PGresult *rows, int row, const char *column)
@@ -107,6 +116,12 @@ struct qfc_job job_of(const PGresult *rows, int row)
     copy_text(job.type, sizeof job.type, rows, row, "type");
     copy_text(job.created_by, sizeof job.created_by, rows, row, "created_by_id");
     copy_text(job.triggered_by, sizeof job.triggered_by, rows, row, "triggered_by_id");
+    copy_text(job.project_name, sizeof job.project_name, rows, row, "project_name");
+    copy_text(job.owner, sizeof job.owner, rows, row, "owner");
+    const char *waited_s = qfc_pg_text(rows, row, "waited_s");
+    job.waited_s = waited_s ? strtod(waited_s, NULL) : 0;
+    if (job.waited_s < 0)
+        job.waited_s = 0;
     job.attempt = count_of(rows, row, "attempts") + 1;
     job.faults = count_of(rows, row, "faults");
     return job;

@@ -12,6 +12,12 @@
  */
 #define LOCK_KEY(id) "('x' || left(replace(" id "::text, '-', ''), 16))::bit(64)::bigint"
 
+/* Columns `project_name` and `owner` of a row of core_job, for RETURNING: looked up by keys, row by row. */
+#define NAMES_OF_PROJECT(job)                                                                                          \
+    "(SELECT p.name FROM {project} p WHERE p.id = " job ".project_id) AS project_name,"                                \
+    " (SELECT u.username FROM {project} p JOIN core_user u ON u.id = p.owner_id WHERE p.id = " job                     \
+    ".project_id) AS owner"
+
 enum lane_kind { LANE_CLAIMS, LANE_QUICK, LANE_PATIENT, LANE_BULK, LANE_COUNT };
 
 /* One connection: see lanes.c. */

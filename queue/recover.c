@@ -80,6 +80,7 @@ static const char adopt_sql[] =
     "  CASE WHEN " IS_MARKER("held.container_id") " THEN held.container_id END AS former,"
     "  CASE WHEN NOT " IS_MARKER("held.container_id") " THEN held.container_id END AS container,"
     "  feedback #>> '{qfc_worker,engine}' AS engine, feedback #>> '{qfc_worker,attempts}' AS attempts, feedback #>> '{qfc_worker,faults}' AS faults,"
+    " " NAMES_OF_PROJECT("core_job") ","
     "  greatest(0, floor(1000 * extract(epoch FROM clock_timestamp() - started_at))) AS age_ms";
 
 /* clang-format on */

@@ -8,11 +8,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the ground up, each with the headers that promise what it does.
 ROOMS = {
-    "base": "buffer error fernet http log pg random statements stores tar text",
+    "base": "address buffer error fernet http log pg random statements stores tar text",
     "engine": "container engine events",
     "queue": "job queue release report setup",
     "processors": "environment feedback limits outcome processor secrets token",
-    "worker": "settings worker",
+    "worker": "monitor settings worker",
     "ops": "cli",
 }
 ORDER = list(ROOMS)

@@ -59,6 +59,7 @@ static void probe_later(struct qfc_worker *worker)
 
 static void engine_trouble(struct qfc_worker *worker, const struct qfc_error *why)
 {
+    worker->counters.engine_absences += worker->engine_ready || !worker->engine_trouble[0];
     worker->engine_ready = false;
     if (say_trouble(worker, worker->engine_trouble, worker->engine_was_ready, why))
         probe_later(worker);
@@ -157,7 +158,7 @@ void engine_lost(struct qfc_worker *worker)
 
 #define NEED_PROBE_MS 2000
 
-static const char *need_name(const struct qfc_worker *worker, enum need_kind kind)
+const char *need_name(const struct qfc_worker *worker, enum need_kind kind)
 {
     const struct qfc_settings *settings = worker->settings;
     return kind == NEED_NETWORK ? settings->network
@@ -236,6 +237,10 @@ bool engine_lacks(struct job *job, const struct qfc_error *error)
                                                              : NEED_QGIS;
     else if (!lacks_network(job, error))
         return false;
+    if (!worker->needs[kind].missing && kind == NEED_NETWORK)
+        worker->counters.networks_missed++;
+    else if (!worker->needs[kind].missing)
+        worker->counters.images_missed++;
     if (!worker->needs[kind].missing)
         qfc_log(QFC_LOG_ERROR, NULL, "the engine has no %s %s: no job that needs it is claimed until it has; %s",
                 kind == NEED_NETWORK ? "network" : "image", need_name(worker, kind), error->message);
@@ -258,9 +263,11 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
 {
     struct qfc_worker *worker = userdata;
     if (!ready) {
+        worker->counters.database_errors++;
         say_trouble(worker, worker->database_trouble, worker->database_was_ready, why);
         return;
     }
+    worker->counters.database_connects++;
     qfc_log(QFC_LOG_INFO, NULL, "connected to the database%s: QFieldCloud %s",
             worker->database_was_ready ? " again" : "", qfc_queue_release(worker->queue));
     snprintf(worker->stack, sizeof worker->stack, "%s/%s/%s", worker->settings->compose_project_name,

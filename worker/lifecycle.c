@@ -177,6 +177,11 @@ static enum event event_of(const struct job *job, const struct qfc_error *error)
     return row->before_start ? EVENT_NEVER_RAN : EVENT_MAY_HAVE_RUN;
 }
 
+const char *step_name(enum step step)
+{
+    return table[step].name;
+}
+
 static void free_job(uv_handle_t *timer)
 {
     struct job *job = timer->data;
@@ -460,6 +465,8 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
     stop_for_test(job, "after");
     if (error && error->kind == QFC_ERROR_UNREACHABLE && table[job->step].peer == ENGINE)
         engine_lost(job->worker);
+    if (error && table[job->step].peer == ENGINE)
+        job->worker->counters.engine_errors++;
     event = consider(job, event, error);
     remember(job, event, error);
     enum step next = table[job->step].next[event];
@@ -476,6 +483,8 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
         job->tries = job->answers = 0;
     if (event == EVENT_STOP && to == STEP_END)
         job_left_behind(job);
+    if (event == EVENT_LOST || event == EVENT_TAKEN)
+        monitor_lost(job);
     enter(job, to);
 }
 
@@ -514,6 +523,7 @@ static struct job *new_job(struct qfc_worker *worker, const struct qfc_job *row,
     job->about = (struct qfc_log_about){.job = job->row.id, .project = job->row.project_id};
     job->processor = qfc_processor_of(job->row.type);
     job->stopping = worker->stopping;
+    job->began_at_ms = uv_now(&worker->loop);
     uv_timer_init(&worker->loop, &job->timer);
     job->timer.data = job;
     job->next = worker->jobs;
@@ -557,6 +567,7 @@ int job_adopt(struct qfc_worker *worker, const struct qfc_adoption *adoption, st
     }
     uint64_t now = uv_now(&worker->loop);
     job->adopted = true;
+    monitor_adopted(job);
     job->stopping = worker->stopping && worker->settings->stop == QFC_STOP_LEAVE;
     job->prepared_at_ms = now - adoption->age_ms; /* perhaps before this machine was started */
     if (job->prepared_at_ms == 0)

@@ -82,6 +82,7 @@ static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
         const struct qfc_log_about about = {.job = row->id, .project = row->project_id};
         struct qfc_error error = QFC_NO_ERROR;
         qfc_log(QFC_LOG_INFO, &about, "claimed %s%s", row->type, row->attempt > 1 ? " again" : "");
+        monitor_claimed(worker, row);
         if (job_begin(worker, row, &error) < 0)
             leave_claimed(worker, row, &about, &error);
     }
@@ -126,6 +127,7 @@ static void on_claimed(void *userdata, const struct qfc_error *error, const stru
 {
     struct qfc_worker *worker = userdata;
     if (error) {
+        worker->counters.claim_errors++;
         say_claim_trouble(worker, error);
     } else {
         worker->claim_trouble[0] = '\0';
@@ -162,6 +164,7 @@ static int claim(struct qfc_worker *worker, struct qfc_error *error)
     if (!known)
         return qfc_fail_memory(error);
     request.known = known;
+    worker->counters.claims++;
     int r = qfc_queue_claim(worker->queue, &request, on_claimed, worker, error);
     free(known);
     return r;
@@ -218,6 +221,7 @@ static void look(struct qfc_worker *worker, bool unowned)
         return;
     uint64_t now = uv_now(&worker->loop);
     bool upkeep = now >= worker->upkeep_ms;
+    worker->counters.looks++;
     uv_timer_stop(&worker->poll);
     if (upkeep)
         worker->upkeep_ms = now + UPKEEP_MS;

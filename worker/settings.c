@@ -3,6 +3,8 @@
  */
 #include "qfc/settings.h"
 
+#include "qfc/address.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -215,6 +217,20 @@ static const struct setting table[] = {
       "qfieldcloud-sdk-python are mounted into the containers."},
      TEXT,
      AT(debug_host_path)},
+    {{"QFC_WORKER_HTTP", "",
+      "ADDRESS:PORT at which the worker shows itself over HTTP, such as 127.0.0.1:9187 or [::1]:9187: /metrics, "
+      "/healthz, /readyz, /status.json; off when not set."},
+     TEXT,
+     AT(http)},
+    {{"QFC_WORKER_HTTP_TOKEN", "",
+      "Token that is asked for there, but for /healthz, as \"Authorization: Bearer TOKEN\"; never shown."},
+     SECRET,
+     AT(http_token)},
+    {{"QFC_WORKER_SOCKET", "",
+      "Unix socket at which `qfc-worker health` asks the running worker: a path, or @NAME for an abstract one; when not "
+      "set, an abstract one that `health` finds by itself."},
+     TEXT,
+     AT(socket)},
     {{"LOG_FORMAT", "text", "text, or json for one JSON object a line."}, CHOICE, AT(log_format), 0, 0, log_formats},
     {{"LOGLEVEL", "info", "debug, info, warning or error."}, CHOICE, AT(log_level), 0, 0, log_levels},
 };
@@ -305,6 +321,17 @@ static int default_image(char **image, const char *project, const char *suffix, 
     return 0;
 }
 
+static int check_addresses(const struct qfc_settings *settings, struct qfc_error *error)
+{
+    struct sockaddr_storage address;
+    socklen_t size;
+    if (*settings->http && qfc_address_parse(settings->http, &address, &size, error) < 0)
+        return qfc_context(error, "QFC_WORKER_HTTP=%s", settings->http);
+    if (*settings->socket && qfc_address_unix(settings->socket, &address, &size, error) < 0)
+        return qfc_context(error, "QFC_WORKER_SOCKET=%s", settings->socket);
+    return 0;
+}
+
 /* What depends on more than one variable. */
 static int complete(struct qfc_settings *settings, struct qfc_error *error)
 {
@@ -312,6 +339,8 @@ static int complete(struct qfc_settings *settings, struct qfc_error *error)
     if (default_image(&settings->qgis_image, project, "qgis", error) < 0 ||
         default_image(&settings->qgis3_image, project, "qgis3", error) < 0 ||
         default_image(&settings->qgis4_image, project, "qgis4", error) < 0)
+        return -1;
+    if (check_addresses(settings, error) < 0)
         return -1;
     const char *url = settings->qfieldcloud_url;
     if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)

@@ -245,6 +245,7 @@ static uint64_t ran_ms(const struct job *job)
 static void say_finished(const struct job *job)
 {
     double run_s = (double)ran_ms(job) / 1000;
+    monitor_ended(job, run_s, job->failure_type);
     if (job->outcome.finished)
         qfc_log(QFC_LOG_INFO, &job->about, "finished %s after %.1f s", job->row.type, run_s);
     else
@@ -388,6 +389,8 @@ int start_discard(struct job *job, struct qfc_error *error)
 static void on_put_back(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
     struct job *job = userdata;
+    if (!error)
+        monitor_put_back(job);
     if (!error)
         qfc_log(QFC_LOG_WARNING, &job->about, "put back %s after attempt %u: %s", job->row.type, job->row.attempt,
                 job->failure.message);

@@ -181,6 +181,7 @@ static void on_started(void *userdata, const struct qfc_error *error, const stru
         job->wait = NULL;
     } else {
         qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s", job->container);
+        monitor_started(job);
     }
     job_ended(job, error);
 }

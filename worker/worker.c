@@ -39,6 +39,8 @@ static void shut_down(struct qfc_worker *worker)
     if (worker->closing)
         return;
     worker->closing = true;
+    if (worker->companion)
+        worker->companion->end(worker->companion->userdata);
     while (worker->jobs)
         job_drop(worker->jobs);
     if (worker->queue)
@@ -237,7 +239,23 @@ static void free_wiped(void *memory)
     free(memory);
 }
 
-enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode)
+static void begin_companion(struct qfc_worker *worker)
+{
+    const struct qfc_companion_host host = {
+        .loop = &worker->loop,
+        .settings = worker->settings,
+        .mode = worker->mode,
+        .worker = worker,
+        .http = worker->http,
+        .engine = worker->engine,
+        .queue = worker->queue,
+    };
+    if (worker->companion)
+        worker->companion->begin(worker->companion->userdata, &host);
+}
+
+enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode,
+                              const struct qfc_companion *companion)
 {
     struct qfc_worker worker = {.settings = settings, .mode = mode};
     struct qfc_error error = QFC_NO_ERROR;
@@ -249,6 +267,7 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
         return QFC_EXIT_FAULT;
     }
     init_handles(&worker);
+    monitor_begin(&worker);
     if (open_engine(&worker, &error) < 0 || open_stores(&worker, &error) < 0 || make_fernet_key(&worker, &error) < 0 ||
         open_queue(&worker, &error) < 0) {
         qfc_log(QFC_LOG_ERROR, NULL, "%s", error.message);
@@ -256,6 +275,8 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
     } else {
         qfc_log(QFC_LOG_INFO, NULL, "qfc-worker %s, %ld jobs at a time, as %s", QFC_VERSION, settings->concurrency,
                 qfc_queue_marker(worker.queue));
+        worker.companion = companion;
+        begin_companion(&worker);
         engine_probe(&worker);
         scheduler_watch(&worker);
         sweep_begin(&worker);

@@ -6,6 +6,7 @@
 #include "qfc/http.h"
 #include "qfc/limits.h"
 #include "qfc/log.h"
+#include "qfc/monitor.h"
 #include "qfc/outcome.h"
 #include "qfc/processor.h"
 #include "qfc/queue.h"
@@ -90,6 +91,7 @@ struct job {
     struct job *next; /* in the worker's list */
     struct qfc_job row;
     struct qfc_log_about about;
+    uint64_t began_at_ms; /* claimed or taken over, on the loop's clock */
     const struct qfc_processor *processor; /* null: a type that nobody knows */
 
     enum step step;
@@ -184,6 +186,10 @@ struct qfc_worker {
     bool has_fernet_key;                /* SECRET_KEY is set */
     struct said_storage *said_storages; /* those that cannot be used, and whose reason was said */
 
+    const struct qfc_companion *companion; /* what runs along, or null */
+    struct qfc_counters counters;          /* monitor.c */
+    double started_at;                     /* seconds since 1970 */
+
     struct job *jobs;
     unsigned job_count;
     bool asking;       /* a claim or a look is under way */
@@ -249,6 +255,9 @@ void job_ended(struct job *job, const struct qfc_error *error);
 
 /* The step's operation has ended in this event. */
 void job_moved(struct job *job, enum event event, const struct qfc_error *error);
+
+/* What a step is called in the table. */
+const char *step_name(enum step step);
 
 /* The jobs that take a slot. */
 unsigned busy_jobs(const struct qfc_worker *worker);
@@ -341,6 +350,16 @@ void recovery_list(struct qfc_worker *worker);
 /* For how long a thing must have been seen before it is mended: as given, but in a hurry for tests. */
 uint64_t patience_ms(uint64_t ms);
 
+/* monitor.c: what is counted, each called where it happens. `run_s`: 0 where it did not run; `reason`: the code of a
+ * failure's, or null. */
+void monitor_begin(struct qfc_worker *worker);
+void monitor_claimed(struct qfc_worker *worker, const struct qfc_job *row);
+void monitor_adopted(const struct job *job);
+void monitor_started(const struct job *job);
+void monitor_ended(const struct job *job, double run_s, const char *reason);
+void monitor_put_back(const struct job *job);
+void monitor_lost(const struct job *job);
+
 /* sweep.c: begins to look for containers that nobody needs. */
 void sweep_begin(struct qfc_worker *worker);
 
@@ -365,6 +384,9 @@ bool engine_lacks(struct job *job, const struct qfc_error *error);
 
 /* The major versions of QGIS whose image is missing: at most 2, into `ret_majors`. */
 size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);
+
+/* What is missing, as the settings call it. */
+const char *need_name(const struct qfc_worker *worker, enum need_kind kind);
 
 /* Is this something else than what was said last? Remembers it. */
 bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message);

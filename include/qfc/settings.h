@@ -71,6 +71,10 @@ struct qfc_settings {
     long retry_max_attempts;
     long retry_base_delay_s;
 
+    char *http;       /* address and port, or "" */
+    char *http_token; /* or "" */
+    char *socket;     /* path or @name, or "" */
+
     long log_format; /* enum qfc_log_format */
     long log_level;  /* enum qfc_log_level */
 };
