@@ -229,7 +229,8 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
         return;
     job->failed = true;
     job->never_ran = !ended;
-    job->counts = event != EVENT_STOP && !(error && (error->kind == QFC_ERROR_UNREACHABLE || engine_lacks(job, error)));
+    job->counts = event != EVENT_STOP && !(error && (error->kind == QFC_ERROR_UNREACHABLE || engine_lacks(job, error) ||
+                                                     (event != EVENT_FAULT && engine_unfit(job, error))));
     if (error)
         job->failure = *error;
     else if (event == EVENT_STOP)

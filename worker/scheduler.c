@@ -24,15 +24,17 @@
 
 static void look(struct qfc_worker *worker, bool unowned);
 
-static bool has_slot(const struct qfc_worker *worker)
+/* The slots that jobs may be claimed for. */
+static unsigned free_slots(const struct qfc_worker *worker)
 {
     unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
-    return busy_jobs(worker) < slots;
+    unsigned busy = busy_jobs(worker);
+    return busy < slots ? fit_slots(worker, slots - busy) : 0;
 }
 
 static bool may_ask(const struct qfc_worker *worker)
 {
-    return !worker->asking && !worker->stopping && !worker->closing && has_slot(worker) && worker->engine_ready &&
+    return !worker->asking && !worker->stopping && !worker->closing && free_slots(worker) > 0 && worker->engine_ready &&
            !worker->needs[NEED_NETWORK].missing && qfc_queue_ready(worker->queue);
 }
 
@@ -152,9 +154,8 @@ static const char **known_ids(const struct qfc_worker *worker, bool all, size_t 
 
 static int claim(struct qfc_worker *worker, struct qfc_error *error)
 {
-    unsigned slots = worker->mode == QFC_WORKER_SINGLE_SHOT ? 1 : (unsigned)worker->settings->concurrency;
     struct qfc_claim_request request = {
-        .slots = slots - busy_jobs(worker),
+        .slots = free_slots(worker),
         .count_pending = worker->mode == QFC_WORKER_DRAIN,
     };
     const char *majors[2];

@@ -18,6 +18,10 @@
  * missing feedback of one that ended well is looked for again, for about a second. */
 #define FEEDBACK_DOUBTS 4
 
+/* It goes on answering, too, when it has killed all containers. So one that somebody has killed is looked at again, for
+ * some seconds: an engine that goes away by then has done it. */
+#define KILL_DOUBTS 5
+
 #define LOG_LOST "[QFC/Worker/1001] Failed to read logs."
 
 /* A process group that its engine took along: killed, or the host went down under it. */
@@ -40,6 +44,14 @@ static bool was_killed_in_time(const struct job *job)
            !job->state.oom_killed && job->state.lived_ms >= (int64_t)job->timeout_s * 1000;
 }
 
+/* Somebody has killed it; who, is not known yet. */
+static bool is_doubtful(struct job *job)
+{
+    bool killed = job->state.status == QFC_CONTAINER_EXITED && job->state.exit_code == EXIT_KILLED;
+    return killed && !job->state.oom_killed && !job->past_deadline && !job->collected &&
+           job->kill_doubts++ < KILL_DOUBTS;
+}
+
 static void on_inspected(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;
@@ -50,6 +62,8 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         return;
     }
     if (error) { /* that says nothing about the container */
+        job->wait_broken |=
+            job->kill_doubts > 0 && (error->kind == QFC_ERROR_UNREACHABLE || error->kind == QFC_ERROR_UNKNOWN);
         job_moved(job, error->kind == QFC_ERROR_UNKNOWN ? EVENT_UNKNOWN : EVENT_AGAIN, error);
         return;
     }
@@ -75,6 +89,10 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "the engine went away and ended container %.12s with it (exit code %lld)",
                  job->container, (long long)job->state.exit_code);
         job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
+    } else if (is_doubtful(job)) {
+        qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "container %.12s was killed, perhaps by an engine that is being stopped",
+                 job->container);
+        job_moved(job, EVENT_UNKNOWN, &lost);
     } else if (job->collected) {
         job_moved(job, EVENT_COLLECTED, NULL);
     } else {

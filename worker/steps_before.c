@@ -182,6 +182,7 @@ static void on_started(void *userdata, const struct qfc_error *error, const stru
     } else {
         qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s", job->container);
         monitor_started(job);
+        engine_fit(job->worker);
     }
     job_ended(job, error);
 }

@@ -60,6 +60,7 @@ static void shut_down(struct qfc_worker *worker)
     close_handle((uv_handle_t *)&worker->recover);
     close_handle((uv_handle_t *)&worker->sweep);
     close_handle((uv_handle_t *)&worker->need_probe);
+    close_handle((uv_handle_t *)&worker->trial);
     sightings_free(&worker->unowned);
     sightings_free(&worker->unwanted);
     for (size_t i = 0; i < sizeof signal_numbers / sizeof *signal_numbers; i++)
@@ -151,8 +152,8 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void init_handles(struct qfc_worker *worker)
 {
-    uv_timer_t *timers[] = {&worker->poll,    &worker->watch, &worker->probe,     &worker->give_up,
-                            &worker->recover, &worker->sweep, &worker->need_probe};
+    uv_timer_t *timers[] = {&worker->poll,    &worker->watch, &worker->probe,      &worker->give_up,
+                            &worker->recover, &worker->sweep, &worker->need_probe, &worker->trial};
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
         uv_timer_init(&worker->loop, timers[i]);
         timers[i]->data = worker;

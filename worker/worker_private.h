@@ -118,6 +118,7 @@ struct job {
     struct qfc_buffer tar;                 /* for /io */
     struct qfc_engine_call *wait;          /* under way from start to the container's end, or null */
     bool wait_broken;                      /* the wait's answer was lost: the engine may have been ended */
+    unsigned kill_doubts;                  /* how often it was looked who has killed it */
     uint64_t wait_began_ms;
     /* On the loop's clock, which counts from the machine's start: a job that was taken over may have begun before, and
      * wraps around. 0: not yet. */
@@ -174,6 +175,15 @@ struct need {
     bool missing; /* what needs it is not claimed */
 };
 
+/* Does the engine run containers at all? fitness.c */
+struct fitness {
+    unsigned jobs;           /* in a row whose containers came to nothing before their start */
+    char job[QFC_UUID_SIZE]; /* the last of them */
+    bool closed;             /* it does not: nothing is claimed, */
+    bool trial;              /* but one job, now */
+    unsigned trials;         /* that were in vain, or the closing */
+};
+
 struct qfc_worker {
     uv_loop_t loop;
     const struct qfc_settings *settings;
@@ -215,6 +225,8 @@ struct qfc_worker {
     uv_timer_t need_probe;
     bool needs_probing;
     enum need_kind need_probed; /* the one that is asked for, or was last */
+    struct fitness fitness;
+    uv_timer_t trial; /* when a job is tried */
     char engine_version[16];
     unsigned identities; /* how often the engine has told another one than before, in this probe */
     char engine_id[128]; /* the engine's identity; "" where it tells none */
@@ -381,6 +393,17 @@ void engine_lost(struct qfc_worker *worker);
 /* A job could not be run since the engine lacks what others need, too: they are not claimed until it is there. Returns
  * whether it is so. */
 bool engine_lacks(struct job *job, const struct qfc_error *error);
+
+/* fitness.c: an engine that answers and runs no containers. */
+
+/* A job's container came to nothing before its start. Returns whether that was certainly not the job's doing. */
+bool engine_unfit(struct job *job, const struct qfc_error *error);
+
+/* A container was started. */
+void engine_fit(struct qfc_worker *worker);
+
+/* For how many of so many free slots jobs may be claimed. */
+unsigned fit_slots(const struct qfc_worker *worker, unsigned slots);
 
 /* The major versions of QGIS whose image is missing: at most 2, into `ret_majors`. */
 size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);
