@@ -4,5 +4,17 @@
 #include "command.h"
 #include "ops_private.h"
 
+/* clang-format off: one a line */
 const struct command *const commands[] = {
-    &command_run, &command_health, &command_status, &command_setup_db, &command_settings, &command_lifecycle, NULL};
+    &command_run,
+    &command_health,
+    &command_status,
+    &command_image_save,
+    &command_image_verify,
+    &command_image_restore,
+    &command_image_status,
+    &command_setup_db,
+    &command_settings,
+    &command_lifecycle,
+    NULL,
+};

@@ -72,3 +72,4 @@ int setup_db_install(PGconn *connection, setup_db_said *said, void *userdata, st
 /* The commands; the table of them is in commands.c. */
 extern const struct command command_run, command_health, command_status, command_setup_db, command_settings,
     command_lifecycle;
+extern const struct command command_image_save, command_image_verify, command_image_restore, command_image_status;

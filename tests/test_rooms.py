@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up, each with the headers that promise what it does.
 ROOMS = {
     "base": "address buffer error fernet http log pg random statements stores tar text",
-    "engine": "container engine events",
+    "engine": "container engine events image_archive",
     "queue": "job queue release report setup",
     "processors": "environment feedback limits outcome processor secrets token",
-    "worker": "monitor settings worker",
+    "worker": "image_backup image_work monitor settings worker",
     "ops": "cli",
 }
 ORDER = list(ROOMS)

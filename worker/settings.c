@@ -34,6 +34,8 @@ static const struct choice log_levels[] = {
 
 static const struct choice stops[] = {{"leave", QFC_STOP_LEAVE}, {"drain", QFC_STOP_DRAIN}, {NULL, 0}};
 
+static const struct choice switches[] = {{"off", 0}, {"on", 1}, {"0", 0}, {"1", 1}, {NULL, 0}};
+
 static const struct choice sslmodes[] = {
     {"disable", 0}, {"allow", 0}, {"prefer", 0}, {"require", 0}, {"verify-ca", 0}, {"verify-full", 0}, {NULL, 0},
 };
@@ -117,6 +119,19 @@ static const struct setting table[] = {
       "Docker volume with transformation grids, mounted read-only at /transformation_grids; none when not set."},
      TEXT,
      AT(grids_volume)},
+    {{"QFC_WORKER_IMAGE_BACKUP_DIR", "",
+      "Directory of saved QGIS images: each is saved there once, and brought back when the engine has lost it; none "
+      "when "
+      "not set."},
+     TEXT,
+     AT(image_backup_dir)},
+    {{"QFC_WORKER_IMAGE_HOLD", "off",
+      "on: a tiny running container and a second name hold each QGIS image, which docker image prune -a then spares."},
+     CHOICE,
+     AT(image_hold),
+     0,
+     0,
+     switches},
     {{"QFIELDCLOUD_WORKER_TIMEOUT_S", "",
       "Seconds that a container may run; when not set, WORKER_TIMEOUT_S of the web application rules (600)."},
      NUMBER,

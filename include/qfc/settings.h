@@ -55,6 +55,9 @@ struct qfc_settings {
     long debugpy_port;     /* 0: none; counts only with debug, like the next */
     char *debug_host_path; /* or "" */
 
+    char *image_backup_dir; /* or "" */
+    long image_hold;        /* 0 or 1 */
+
     long timeout_s;           /* 0: what the web application's WORKER_TIMEOUT_S says */
     long container_read_only; /* 0 or 1, like the next two */
     long container_drop_capabilities;
