@@ -24,11 +24,13 @@
 /* clang-format off */
 
 /*
- * Is there a job that could be claimed? Asked by those that have nothing to do, since it costs less than a claim.
+ * Is there a job that could be claimed? Asked by those that have nothing to do, since it costs less than a claim. (One
+ * behind an older job of its project that is not due yet counts, too: the claim then takes nothing.)
  */
 #define LOOK                                                                                                           \
     "SELECT pg_backend_pid() AS session, EXISTS (SELECT FROM core_job j JOIN {project} p ON p.id = j.project_id"       \
-    "  WHERE j.status = 'pending' AND p.locked_at IS NULL AND NOT " IS_BUSY("j.project_id") ") AS work"
+    "  WHERE j.status = 'pending' AND p.locked_at IS NULL AND NOT " IS_BUSY("j.project_id")                                \
+    "   AND " IS_DUE("j") ") AS work"
 
 /* $1 the marker. The workers that hear of new jobs are those with a connection for claims, which is called like that. */
 static const char upkeep_sql[] =

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 
 import pytest
 from bed.pooler import Pooler
@@ -141,6 +142,22 @@ def test_those_who_hear_take_turns(database, heard):
         assert process.stop().returncode == 0
 
 
+@NEWEST
+def test_a_job_that_is_not_due_costs_no_claims(database, worker, sent):
+    """It was put back, and its time comes in an hour: workers only look."""
+    wait = {"qfc_worker": {"attempts": 1, "not_before": time.time() + 3600}}
+    database.job(database.project(qgis_file="offline.qgs", files=()), "package", feedback=wait)
+    process = worker.start("run", QFC_WORKER_POLL_MS="200")
+
+    def looks():
+        return [" AS work" in sql for sql in sent() if " AS work" in sql or "SET status = 'queued'" in sql]
+
+    worker.wait_for(lambda: sum(looks()) > 4, "some looks")
+    first = looks().index(True)
+    assert all(looks()[first:])
+    assert process.stop().returncode == 0
+
+
 # Nobody waits for somebody else's lock
 
 
@@ -226,6 +243,31 @@ def test_never_two_jobs_of_a_project_at_a_time(database, worker):
     for project in projects:
         starts = [row["started_at"] for row in rows if row["project_id"] == project["id"]]
         assert starts == sorted(starts), "not in order"
+
+
+@NEWEST
+def test_ten_thousand_jobs_of_one_project(database, worker, ground):
+    """All of them are older than another's, which has the second slot."""
+    many = database.project(qgis_file="gate.qgs", files=())
+    first = database.job(many, "package", created_at="2026-01-01T00:00:00Z")
+    columns = database.schema.tables["core_job"].columns
+    names = ", ".join(name for name in columns if name not in ("id", "created_at"))
+    database.execute(
+        f"INSERT INTO core_job (id, created_at, {names}) SELECT gen_random_uuid(), created_at + n * interval '1 second',"
+        f" {names} FROM core_job, generate_series(1, 9999) n"
+    )
+    others = [database.job(database.project(qgis_file="offline.qgs", files=()), "package") for _ in range(2)]
+    process = worker.start("run", "--concurrency", 2)
+    for other in others:
+        assert worker.wait_for_status(other, "finished", "failed")["status"] == "finished"
+    active = database.execute("SELECT id FROM core_job WHERE status IN ('queued', 'started')")
+    assert [row["id"] for row in active] == [first["id"]]
+    database.execute("DELETE FROM core_job WHERE status = 'pending'")
+    row = worker.wait_for_status(first, "started")
+    worker.wait_for(lambda: ground.docker.inspect(row["container_id"])["State"]["Running"], "the container")
+    ground.docker.put(row["container_id"], "/io", {"go": b""})
+    assert worker.wait_for_status(first, "finished", "failed")["status"] == "finished"
+    assert process.stop().returncode == 0
 
 
 # Poolers
