@@ -130,6 +130,66 @@ int qfc_text_clean(struct qfc_buffer *out, const char *data, size_t size, size_t
     return 0;
 }
 
+/* What would take hold of a terminal, or of how a line reads: `length` bytes of well-formed UTF-8. */
+static bool is_harmful(const unsigned char *at, size_t length)
+{
+    if (length == 1)
+        return *at < 0x20 || *at == 0x7F;
+    if (length == 2)
+        return at[0] == 0xC2 && at[1] < 0xA0; /* C1 */
+    if (length != 3 || at[0] != 0xE2)
+        return false;
+    return (at[1] == 0x80 && (at[2] == 0x8E || at[2] == 0x8F || (at[2] >= 0xA8 && at[2] <= 0xAE))) || /* U+200E.. */
+           (at[1] == 0x81 && at[2] >= 0xA6 && at[2] <= 0xA9);                                         /* U+2066.. */
+}
+
+/* What stands for the character at `at`: itself, a blank, U+FFFD, or nothing. `length` is 0 where there is none. */
+static const char *harmless(const unsigned char *at, size_t length, bool lines)
+{
+    if (length == 1 && (*at == '\n' || *at == '\t'))
+        return lines ? NULL : " ";
+    if (length == 1 && at[0] == '\r' && at[1] == '\n')
+        return "";
+    return length == 0 || is_harmful(at, length) ? "\xEF\xBF\xBD" : NULL;
+}
+
+int qfc_text_harmless(struct qfc_buffer *out, const char *data, size_t size, bool lines)
+{
+    const unsigned char *at = (const unsigned char *)data, *end = at + size, *plain = at;
+    int r = 0;
+    while (r == 0 && at < end) {
+        size_t length = qfc_utf8_length(at, end);
+        /* The byte behind a carriage return that comes last is not ours to look at. */
+        const char *instead = *at == '\r' && at + 1 == end ? "\xEF\xBF\xBD" : harmless(at, length, lines);
+        if (instead) {
+            r = qfc_buffer_append(out, plain, (size_t)(at - plain));
+            if (r == 0)
+                r = qfc_buffer_append_text(out, instead);
+            plain = at + (length ? length : 1);
+        }
+        at += length ? length : 1;
+    }
+    return r == 0 ? qfc_buffer_append(out, plain, (size_t)(end - plain)) : r;
+}
+
+void qfc_text_harmless_line(char *out, size_t size, const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text, *end = at + strlen(text);
+    size_t used = 0;
+    while (at < end) {
+        size_t length = qfc_utf8_length(at, end), taken = length ? length : 1;
+        const char *instead = harmless(at, length, false);
+        size_t needed = instead ? strlen(instead) : length;
+        if (used + needed + 1 > size)
+            break;
+        memcpy(out + used, instead ? instead : (const char *)at, needed);
+        used += needed;
+        at += taken;
+    }
+    if (size > 0)
+        out[used] = '\0';
+}
+
 struct qfc_excerpt qfc_excerpt(size_t maximum_bytes)
 {
     size_t head = maximum_bytes / 2;

@@ -157,8 +157,17 @@ int database_release(PGconn *connection, struct qfc_release *ret_release, struct
     return r;
 }
 
-/* The answer of a COMMIT that did not come is not known. */
-static int database_commit(PGconn *connection, struct qfc_error *error)
+int database_begin(PGconn *connection, const char *begin, struct qfc_error *error)
+{
+    PGresult *result = PQexec(connection, begin);
+    int r = check(connection, result, error);
+    PQclear(result);
+    if (r < 0)
+        database_rollback(connection);
+    return r;
+}
+
+int database_commit(PGconn *connection, struct qfc_error *error)
 {
     PGresult *result = PQexec(connection, "COMMIT");
     int r = check(connection, result, error);
@@ -170,6 +179,11 @@ static int database_commit(PGconn *connection, struct qfc_error *error)
     return r;
 }
 
+void database_rollback(PGconn *connection)
+{
+    PQclear(PQexec(connection, "ROLLBACK"));
+}
+
 int database_ask_all(PGconn *connection, const struct qfc_release *release, const char *begin,
                      struct qfc_statements *list, PGresult **ret_results, struct qfc_error *error)
 {
@@ -179,14 +193,14 @@ int database_ask_all(PGconn *connection, const struct qfc_release *release, cons
     if (r == 0)
         r = qfc_statements_expand(list, release->names, error);
     if (r == 0)
-        PQclear(PQexec(connection, begin)); /* where that fails, so does what follows */
+        r = database_begin(connection, begin, error);
     for (; r == 0 && asked < count; asked += r == 0)
         r = database_ask(connection, &list->items[asked], &results[asked], error);
     qfc_statements_free(list);
     if (r == 0)
         r = database_commit(connection, error);
     else
-        PQclear(PQexec(connection, "ROLLBACK"));
+        database_rollback(connection);
     for (size_t i = 0; r < 0 && i < asked; i++)
         PQclear(results[i]);
     if (r == 0)

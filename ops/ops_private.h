@@ -43,6 +43,12 @@ int database_run(PGconn *connection, const char *sql, struct qfc_error *error);
 /* Finds out which release has made this database. Errors also REFUSED, see qfc_release_read. */
 int database_release(PGconn *connection, struct qfc_release *ret_release, struct qfc_error *error);
 
+/* One transaction, for those that ask one statement after another within: `begin` opens it, with settings behind it
+ * perhaps. The answer of a COMMIT that does not come is QFC_ERROR_UNKNOWN. */
+int database_begin(PGconn *connection, const char *begin, struct qfc_error *error);
+int database_commit(PGconn *connection, struct qfc_error *error);
+void database_rollback(PGconn *connection);
+
 /*
  * Asks the statements, names expanded, as one transaction that the text `begin` opens; empties the list. `ret_results`
  * gets one result for each, the caller's. Also UNKNOWN: whether it was committed. At most DATABASE_RESULTS statements.
@@ -70,6 +76,7 @@ typedef void setup_db_said(void *userdata, const char *what, const char *outcome
 int setup_db_install(PGconn *connection, setup_db_said *said, void *userdata, struct qfc_error *error);
 
 /* The commands; the table of them is in commands.c. */
+extern const struct command command_jobs_cancel, command_jobs_retry, command_jobs_requeue;
 extern const struct command command_run, command_health, command_status, command_setup_db, command_settings,
     command_lifecycle;
 extern const struct command command_image_save, command_image_verify, command_image_restore, command_image_status;

@@ -24,6 +24,16 @@ size_t qfc_utf8_length(const unsigned char *at, const unsigned char *end);
 int qfc_text_clean(struct qfc_buffer *out, const char *data, size_t size, size_t *ret_replaced);
 
 /*
+ * Appends `size` bytes as a terminal may be given them: control characters (C0, C1, DEL), those that change the direction
+ * of writing, line and paragraph separators, and what is not well-formed UTF-8 become U+FFFD; a tab, and a line's end,
+ * a blank, but with `lines` they stay. A carriage return before a line's end goes. Returns 0, -EMSGSIZE or -ENOMEM.
+ */
+int qfc_text_harmless(struct qfc_buffer *out, const char *data, size_t size, bool lines);
+
+/* The same, as one line, into a fixed place; cut between two characters where it does not fit. */
+void qfc_text_harmless_line(char *out, size_t size, const char *text);
+
+/*
  * An excerpt of a text that may be endless: the first half and the last half of what `maximum_bytes` allows are kept,
  * and the number of bytes between them.
  */

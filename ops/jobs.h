@@ -1,0 +1,34 @@
+/* What the `jobs` commands share. */
+#pragma once
+
+#include "ops_private.h"
+
+#include "qfc/job.h"
+
+/* A command's connection, and what is known of the database. */
+struct jobs {
+    PGconn *connection;
+    struct qfc_release release;
+    struct qfc_settings settings;
+};
+
+/* Reads the settings, sets up the log, connects. Returns an exit code; but for QFC_EXIT_OK it has said why, and there is
+ * nothing to close. */
+int jobs_open(struct jobs *jobs, const char *command);
+void jobs_close(struct jobs *jobs);
+
+/* Asks the only statement of the list with names expanded; empties the list. The result is the caller's. */
+int jobs_ask(const struct jobs *jobs, struct qfc_statements *list, PGresult **ret_result, struct qfc_error *error);
+
+/*
+ * The job whose id begins with `given`: at least 8 hexadecimal digits, hyphens or not. -1: QFC_ERROR_USAGE for what is no
+ * beginning of an id, QFC_ERROR_REFUSED where no job or several begin like that.
+ */
+int jobs_find(const struct jobs *jobs, const char *given, char ret_id[QFC_UUID_SIZE], struct qfc_error *error);
+
+/* Seconds of an age: "90", "90s", "10m", "2h", "3d", "1w"; -1 for what is none. */
+double parse_age(const char *text);
+
+/* "1.2 s", "12 s", "3m 20s", "2h 5m", "3d 4h"; "-" for less than 0. Returns `out`. */
+#define AGE_SIZE 24
+char *print_age(char out[AGE_SIZE], double seconds);

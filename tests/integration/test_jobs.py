@@ -1,0 +1,277 @@
+"""`qfc-worker jobs`: what an operator may do to a job, in each state it can be in, and what is refused."""
+
+import datetime
+import json
+import os
+import subprocess
+import threading
+
+import pytest
+
+RELEASES = pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
+INSTANCE = "0123456789abcdef"
+MARKER = f"qfc-worker:{INSTANCE}:somewhere"
+CONTAINER = "c" * 64
+CANCELLED = {
+    "error": "The job was cancelled.",
+    "error_type": "CANCELLED",
+    "error_class": "WorkerError",
+    "error_stack": "",
+    "error_origin": "worker_wrapper",
+}
+LOCK_KEY = "('x' || left(replace(%s::text, '-', ''), 16))::bit(64)::bigint"
+
+
+def ago(**values):
+    return datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**values)
+
+
+class Program:
+    """The built program with one database."""
+
+    def __init__(self, binary, database):
+        known = {name: value for name, value in os.environ.items() if name.endswith("SAN_OPTIONS") or name == "PATH"}
+        self.binary, self.env = binary, {**known, **database.settings, "LOG_FORMAT": "json"}
+
+    def __call__(self, *args, code=0, **env):
+        result = subprocess.run(
+            [self.binary, *(str(arg) for arg in args)],
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == code, f"exit code {result.returncode}\n{result.stdout}{result.stderr}"
+        return result
+
+
+@pytest.fixture
+def program(built, database):
+    return Program(built, database)
+
+
+def row(database, job):
+    return database.get("core_job", job["id"])
+
+
+def hold_lock(database, job):
+    """A session that has a job's lock, as its worker's has; closing it is the worker's death."""
+    connection = database.connect(application_name=MARKER)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_lock({LOCK_KEY})", (str(job["id"]),))
+    return connection
+
+
+def make(database, state, type="package"):
+    """A job in one of the states that matter; returns it and what ends with the test."""
+    project = database.project(files=())
+    trail = {"qfc_worker": {"worker": MARKER, "attempts": 1, "engine": "E"}}
+    started = {"started_at": ago(minutes=1), "docker_started_at": ago(minutes=1)}
+    values = {
+        "pending": {"status": "pending"},
+        "put back": {"status": "pending", "feedback": {"qfc_worker": {"attempts": 2, "reasons": ["x"]}}},
+        "claimed": {"status": "queued", "container_id": MARKER},
+        "claimed, lost": {"status": "queued", "container_id": MARKER},
+        "running": {"status": "started", "container_id": CONTAINER, "feedback": trail, **started},
+        "running, lost": {"status": "started", "container_id": CONTAINER, "feedback": trail, **started},
+        "nobody's": {"status": "queued"},
+        "old": {"status": "started", "container_id": CONTAINER, **started},
+        "failed": {"status": "failed", "feedback": {"error": "no"}, "output": "log", "finished_at": ago(), **started},
+        "finished": {"status": "finished", "output": "log", "finished_at": ago(), **started},
+    }[state]
+    if type == "delta_apply":
+        delta_status = {"pending": "pending", "failed": "error"}.get(values["status"], "started")
+        deltas = [database.delta(project, status=delta_status) for _ in range(2)]
+        job = database.apply_job(project, deltas, **values)
+        database.execute("UPDATE core_applyjobdelta SET status = %s", delta_status)
+    else:
+        job = database.job(project, type, **values)
+    return job, [hold_lock(database, job)] if state in ("claimed", "running") else []
+
+
+def deltas(database, job):
+    """Statuses of a job's deltas: their own, and those in the job."""
+    return [
+        (found["last_status"], found["status"])
+        for found in database.execute(
+            "SELECT d.last_status, a.status FROM core_applyjobdelta a JOIN core_delta d ON d.id = a.delta_id"
+            " WHERE a.apply_job_id = %s ORDER BY a.id",
+            job["id"],
+        )
+    ]
+
+
+# What becomes of a job in each state: its status afterwards, or None where it is left alone.
+CANCEL = {
+    "pending": "failed",
+    "put back": "failed",
+    "claimed, lost": None,  # asked, and nobody is there to do it
+    "running, lost": None,
+    "nobody's": "failed",
+    "old": None,
+    "failed": None,
+    "finished": None,
+}
+RETRY = {"failed": "pending"}
+REQUEUE = {"claimed, lost": "pending", "running, lost": "pending", "nobody's": "pending"}
+STATES = (
+    "pending", "put back", "claimed", "claimed, lost", "running", "running, lost", "nobody's", "old", "failed", "finished",
+)  # fmt: skip
+# After a start of PostgreSQL owners have 15 s to come back.
+SETTLED = "SELECT pg_sleep(greatest(0, 15.5 - extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())))"
+
+
+@pytest.fixture
+def settled(database):
+    database.value(SETTLED)
+
+
+@pytest.mark.parametrize("action, ends", [("cancel", CANCEL), ("retry", RETRY), ("requeue", REQUEUE)])
+def test_each_action_in_each_state(program, database, settled, action, ends):
+    made = {state: make(database, state) for state in STATES}
+    jobs = {state: job for state, (job, _) in made.items()}
+    asked = {state for state in STATES if action == "cancel" and state.startswith(("claimed", "running"))}
+    for state, job in jobs.items():
+        program("jobs", action, "--dry-run", job["id"], code=0 if state in ends and ends[state] or state in asked else 1)
+        assert row(database, job) == job
+    call = ["jobs", action, "--yes", *(["--wait", "0.1"] if action == "cancel" else []), *(j["id"] for j in jobs.values())]
+    result = program(*call, code=1)
+    after = {state: row(database, job) for state, job in jobs.items()}
+    for state, job in jobs.items():
+        assert after[state]["status"] == (ends.get(state) or job["status"]), state
+        assert bool((after[state]["feedback"] or {}).get("qfc_worker", {}).get("cancel")) == (state in asked), state
+    said = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert {line["job"] for line in said} == {str(job["id"]) for s, job in jobs.items() if after[s] != job}
+    assert all(f"jobs {action} by " in line["message"] and " on " in line["message"] for line in said)
+    # Once more: nothing is left to do.
+    program(*call, code=1)
+    for state in STATES:
+        assert row(database, jobs[state]) == after[state]
+    for _, locks in made.values():
+        for connection in locks:
+            connection.close()
+
+
+def test_what_a_cancelled_job_looks_like(program, database):
+    job, _ = make(database, "pending", "delta_apply")
+    program("jobs", "cancel", "--yes", str(job["id"])[:8])
+    after = row(database, job)
+    assert after["status"] == "failed" and after["feedback"] == CANCELLED and after["container_id"] == ""
+    assert after["output"] == "The job was cancelled.\n"
+    assert after["finished_at"] == after["started_at"] and after["docker_started_at"] is None
+    assert deltas(database, job) == [("error", "error")] * 2
+
+
+@RELEASES
+def test_a_retried_job_takes_its_open_deltas_along(program, database):
+    job, _ = make(database, "failed", "delta_apply")
+    database.execute("UPDATE core_job SET docker_started_at = NULL")
+    first = database.execute("SELECT delta_id FROM core_applyjobdelta ORDER BY id LIMIT 1")[0]["delta_id"]
+    database.execute("UPDATE core_delta SET last_status = 'applied', last_feedback = '{}' WHERE id = %s", first)
+    program("jobs", "retry", "--yes", job["id"])
+    after = row(database, job)
+    for column in ("feedback", "output", "started_at", "finished_at", "docker_started_at", "docker_finished_at"):
+        assert after[column] is None
+    assert after["status"] == "pending" and after["container_id"] == "" and after["created_at"] == job["created_at"]
+    assert deltas(database, job) == [("pending", "pending")]  # the applied one has left it
+    assert database.get("core_delta", first)["last_status"] == "applied"
+
+
+def test_what_may_have_uploaded_needs_to_be_wanted(program, database):
+    job, _ = make(database, "failed", "delta_apply")
+    result = program("jobs", "retry", job["id"], code=1)
+    assert "WARNING" in result.stdout and "needs --yes" in result.stdout and row(database, job) == job
+    program("jobs", "retry", "--yes", job["id"])
+    assert row(database, job)["status"] == "pending" and deltas(database, job) == [("pending", "pending")] * 2
+
+
+def test_a_started_delta_apply_is_not_run_twice(program, database, settled):
+    job, _ = make(database, "running, lost", "delta_apply")
+    result = program("jobs", "requeue", "--yes", job["id"], code=1)
+    assert "it is not run twice" in result.stdout and row(database, job) == job
+    program("jobs", "cancel", "--force", "--yes", job["id"])
+    after = row(database, job)
+    assert after["status"] == "failed" and after["feedback"] == CANCELLED and after["container_id"] == CONTAINER
+    assert deltas(database, job) == [("error", "error")] * 2
+
+
+def test_a_claimed_delta_apply_goes_back_with_its_deltas(program, database, settled):
+    job, _ = make(database, "claimed, lost", "delta_apply")
+    program("jobs", "requeue", "--yes", job["id"])
+    assert row(database, job)["status"] == "pending" and deltas(database, job) == [("pending", "pending")] * 2
+
+
+def test_an_old_workers_job_is_cancelled_by_force_only(program, database):
+    job, _ = make(database, "old")
+    result = program("jobs", "cancel", "--yes", job["id"], code=1)
+    assert "docker kill cccccccccccc" in result.stdout and "--force" in result.stdout and row(database, job) == job
+    program("jobs", "cancel", "--force", job["id"], code=1)  # has a warning, so it needs --yes
+    program("jobs", "cancel", "--force", "--yes", job["id"])
+    assert row(database, job)["status"] == "failed"
+
+
+def test_a_job_that_is_claimed_at_this_moment(program, database):
+    """Whoever has the row first wins; the other says so."""
+    job, _ = make(database, "pending")
+    connection = database.connect()
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE core_job SET status = 'finished' WHERE id = %s", (job["id"],))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'qfc-worker jobs cancel' AND wait_event_type = 'Lock'"
+    results = []
+    thread = threading.Thread(target=lambda: results.append(program("jobs", "cancel", "--yes", job["id"], code=1)))
+    thread.start()
+    while thread.is_alive() and not database.value(waits):
+        pass
+    connection.commit()
+    thread.join()
+    connection.close()
+    assert "has ended already" in results[0].stdout and results[0].stderr == ""
+    assert row(database, job)["status"] == "finished" and row(database, job)["feedback"] is None
+
+
+def test_nothing_is_changed_without_being_asked(program, database):
+    job, _ = make(database, "pending")
+    result = program("jobs", "cancel", job["id"], code=1)
+    assert "needs --yes" in result.stderr and row(database, job) == job
+
+
+@pytest.mark.parametrize("answer, status", [("y", "failed"), ("n", "pending"), ("", "pending"), ("yes", "failed")])
+def test_a_terminal_is_asked(program, database, answer, status):
+    job, _ = make(database, "pending")
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [program.binary, "jobs", "cancel", str(job["id"])],
+        env=program.env, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(slave)
+    os.write(master, answer.encode() + b"\n")
+    out, err = process.communicate(timeout=60)
+    os.close(master)
+    assert b"Do this? [y/N]" in err and row(database, job)["status"] == status, out
+
+
+def test_which_job_is_meant(program, database):
+    project = database.project(files=())
+    ids = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"]
+    for identity in ids:
+        database.job(project, id=identity)
+    cases = [
+        ("aaaaaaaa", 1, "several jobs' ids begin like that"),
+        ("aaaaaaa", 2, "first 8 digits"),
+        ("aaaaaaaz", 2, "first 8 digits"),
+        ("bbbbbbbb", 1, "no job's id begins like that"),
+        (ids[0][:-1] + "3", 1, "no such job"),
+        (ids[0].replace("-", "").upper(), 0, ""),
+        (ids[1], 0, ""),
+    ]
+    for given, code, message in cases:
+        assert message in program("jobs", "cancel", "--dry-run", given, code=code).stderr
+
+
+def test_names_take_no_hold_of_a_terminal(program, database):
+    project = database.project(files=(), name="a\x1b]0;title\x07b\u202ec\nd")
+    job = database.job(project)
+    result = program("jobs", "cancel", "--dry-run", job["id"])
+    assert "a\ufffd]0;title\ufffdb\ufffdc d " in result.stdout
