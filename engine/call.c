@@ -85,7 +85,7 @@ int qfc_engine_send(struct qfc_engine *engine, struct qfc_http_request *request,
 static int accept_answer(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
 {
     const struct call_form *form = call->form;
-    int status = response->status;
+    int status = response->status = qfc_engine_status(form->method, qfc_buffer_text(&call->path), response);
     bool accepted = status >= 200 && status < 300;
 
     if (!accepted && status != form->accepts[0] && status != form->accepts[1])
@@ -215,6 +215,8 @@ void qfc_engine_call_end(struct qfc_engine_call *call, qfc_engine_done *last, co
 {
     TAILQ_REMOVE(&call->engine->calls, call, link);
     call->state = CALL_ENDED;
+    if (call->look)
+        qfc_http_cancel(call->look);
     call->reply.data = &call->data;
     last(call->userdata, error, error ? NULL : &call->reply);
     destroy(call);
@@ -248,10 +250,12 @@ void qfc_engine_cancel(struct qfc_engine_call *call)
         qfc_http_cancel(call->transfer);
     if (call->start)
         qfc_http_cancel(call->start);
-    call->transfer = call->start = NULL;
+    if (call->look)
+        qfc_http_cancel(call->look);
+    call->transfer = call->start = call->look = NULL;
     TAILQ_REMOVE(&call->engine->calls, call, link);
     call->cancelled = true;
-    if (call->patience_until)
+    if (call->patience_until || call->look_at)
         qfc_engine_arm_patience(call->engine);
     if (!call->held)
         destroy(call);

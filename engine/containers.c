@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#define END_NOT_SEEN 255 /* exit code of a container that was running when the engine's host went down */
+
 static json_t *parse(const struct qfc_http_response *response)
 {
     return json_loadb(qfc_buffer_text(&response->body), response->body.size, 0, NULL);
@@ -78,6 +80,34 @@ static int64_t span_ms(const char *from, json_t *state)
     return began > 0 && ended > began ? ended - began : 0;
 }
 
+static bool is_going(json_t *state)
+{
+    const char *status = json_string_value(json_object_get(state, "Status"));
+    return strcmp(status, "removing") == 0 || strcmp(status, "dead") == 0;
+}
+
+static bool has_time(json_t *state, const char *name)
+{
+    return parse_time_ms(json_string_value(json_object_get(state, name))) > 0;
+}
+
+/*
+ * One that is being removed may never have been started. One that ran when its host went down, podman calls `created`
+ * (up to 4.x) or `exited` with code 0 (5.x): see resetState in libpod/container_internal.go. But it has been started,
+ * and nobody has seen its end; Docker gives such a one the code 255.
+ */
+static void correct_by_times(struct qfc_container_state *state, json_t *object)
+{
+    if (!json_is_string(json_object_get(object, "StartedAt")) || state->status == QFC_CONTAINER_RUNNING)
+        return;
+    if (!has_time(object, "StartedAt")) {
+        state->status = QFC_CONTAINER_CREATED;
+    } else if (!has_time(object, "FinishedAt") && state->exit_code == 0 && !is_going(object)) {
+        state->status = QFC_CONTAINER_EXITED;
+        state->exit_code = END_NOT_SEEN;
+    }
+}
+
 static int read_state(struct qfc_engine_call *call, json_t *answer, struct qfc_error *error)
 {
     struct qfc_container_state *state = &call->reply.state;
@@ -94,16 +124,12 @@ static int read_state(struct qfc_engine_call *call, json_t *answer, struct qfc_e
         return qfc_engine_nonsense(call, error, "no State.ExitCode");
     strcpy(state->id, call->reply.id);
     state->exit_code = json_integer_value(exit_code);
-    /* One that is being removed may never have been started. */
-    if (state->status == QFC_CONTAINER_EXITED &&
-        parse_time_ms(json_string_value(json_object_get(object, "StartedAt"))) == 0 &&
-        json_is_string(json_object_get(object, "StartedAt")))
-        state->status = QFC_CONTAINER_CREATED;
+    correct_by_times(state, object);
     if (state->status == QFC_CONTAINER_EXITED) {
         state->ran_ms = span_ms(json_string_value(json_object_get(object, "StartedAt")), object);
         state->lived_ms = span_ms(json_string_value(json_object_get(answer, "Created")), object);
     }
-    state->going = strcmp(status, "removing") == 0 || strcmp(status, "dead") == 0;
+    state->going = is_going(object);
     state->oom_killed = json_is_true(json_object_get(object, "OOMKilled"));
     if (message)
         qfc_engine_clean(message, strlen(message), state->error, sizeof state->error);
@@ -111,7 +137,7 @@ static int read_state(struct qfc_engine_call *call, json_t *answer, struct qfc_e
     return 0;
 }
 
-static int read_inspect(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+int qfc_engine_read_state(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
 {
     json_t *answer = parse(response);
     int r = read_state(call, answer, error);
@@ -193,7 +219,7 @@ static int submit(struct qfc_engine *engine, const struct call_form *form, const
 static const struct call_form inspect_form = {
     .method = "GET",
     .max_body_bytes = QFC_SMALL_ANSWER,
-    .read = read_inspect,
+    .read = qfc_engine_read_state,
 };
 
 int qfc_engine_inspect(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)

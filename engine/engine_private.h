@@ -71,6 +71,10 @@ struct qfc_engine_call {
     uint64_t patience_until; /* of uv_hrtime, in ms: when to start without the wait's headers; 0: not any more */
     bool start_done, wait_ended;
 
+    /* run and wait: a look now and then, whether it has ended unnoticed */
+    struct qfc_http_transfer *look;
+    uint64_t look_at; /* as patience_until; 0: none is due */
+
     /* logs */
     struct qfc_frames frames;
     qfc_engine_log *on_log;
@@ -88,7 +92,7 @@ struct qfc_engine_call {
 struct qfc_engine {
     uv_loop_t *loop;
     struct qfc_http *http;
-    uv_timer_t patience; /* the earliest of all calls */
+    uv_timer_t patience; /* the earliest of all calls: patience and looks */
     bool closed;
     TAILQ_HEAD(, qfc_engine_call) calls;
 
@@ -101,6 +105,7 @@ struct qfc_engine {
     unsigned deadline_ms;
 
     char api[16];   /* "1.41" */
+    bool podman;    /* not Docker; known with the version */
     bool api_known; /* else the next call asks first */
     unsigned round; /* of negotiation: calls that wait belong to one */
     struct qfc_http_transfer *negotiation;
@@ -132,6 +137,13 @@ extern const struct call_form qfc_engine_probe_form;
 
 /* run.c: its timer. */
 void qfc_engine_arm_patience(struct qfc_engine *engine);
+
+/* containers.c: the state out of an inspection's answer. */
+int qfc_engine_read_state(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error);
+
+/* podman.c: the status of an answer as Docker would give it, and which of the two has answered GET /version. */
+int qfc_engine_status(const char *method, const char *path, const struct qfc_http_response *response);
+bool qfc_engine_is_podman(json_t *version);
 
 /* answer.c: what answers and failures mean, in words and kinds. All return -1. */
 int qfc_engine_lost(struct qfc_engine_call *call, const struct qfc_error *failure, struct qfc_error *error);

@@ -51,6 +51,7 @@ static int read_version(struct qfc_engine *engine, const struct qfc_http_respons
     int r = choose(engine, json_string_value(json_object_get(version, "ApiVersion")),
                    json_string_value(json_object_get(version, "MinAPIVersion")), error);
 
+    engine->podman = qfc_engine_is_podman(version);
     json_decref(version);
     return r;
 }

@@ -4,6 +4,11 @@
  * The wait (condition next-exit) is asked for first, and the start sent once its headers have come: they say that the
  * engine is waiting, so that no exit is missed however short the run. Docker sends them at once; other engines may
  * hold them back until the exit, so the start does not wait for them for ever.
+ *
+ * Podman can miss the exit of a container that is quick (it begins to listen after it has sent the headers, until May
+ * 2026: https://github.com/containers/podman/issues/28514), and one whose clean-up has failed stays `stopped`, for
+ * which its not-running does not look (pkg/api/handlers/utils/containers.go of 4.3.1). So there the container is looked
+ * at now and then, too.
  */
 #include "engine_private.h"
 
@@ -11,6 +16,7 @@
 #include <string.h>
 
 #define PATIENCE_MS 1000
+#define LOOK_MS     5000
 
 static uint64_t now_ms(void)
 {
@@ -38,10 +44,62 @@ static int read_exit(struct qfc_engine_call *call, struct qfc_http_response *res
     return r;
 }
 
+static void look_later(struct qfc_engine_call *call)
+{
+    if (!call->engine->podman)
+        return;
+    call->look_at = now_ms() + LOOK_MS;
+    qfc_engine_arm_patience(call->engine);
+}
+
+/* Only an end that is known for certain ends the wait: whatever else is wrong, the wait itself will tell. */
+static void on_looked(void *userdata, const struct qfc_error *failure, struct qfc_http_response *response)
+{
+    struct qfc_engine_call *call = userdata;
+    struct qfc_error error = QFC_NO_ERROR;
+
+    call->look = NULL;
+    if (failure || response->status != 200 || qfc_engine_read_state(call, response, &error) < 0 ||
+        call->reply.state.status != QFC_CONTAINER_EXITED) {
+        look_later(call);
+        return;
+    }
+    qfc_http_cancel(call->transfer);
+    call->transfer = NULL;
+    qfc_engine_call_end(call, call->done, NULL);
+}
+
+static void look(struct qfc_engine_call *call)
+{
+    struct qfc_buffer path = qfc_buffer(call->path.maximum);
+    struct qfc_http_request request = {
+        .method = "GET",
+        .max_body_bytes = QFC_SMALL_ANSWER,
+        .deadline_ms = call->engine->deadline_ms,
+        .on_done = on_looked,
+        .userdata = call,
+    };
+
+    call->look_at = 0;
+    if (qfc_engine_path(&path, "/containers/%/json", call->id) < 0 ||
+        qfc_engine_send(call->engine, &request, call->engine->api, qfc_buffer_text(&path), &call->look, NULL) < 0)
+        look_later(call);
+    qfc_buffer_free(&path);
+}
+
+static int begin_wait(struct qfc_engine_call *call, struct qfc_error *error)
+{
+    if (qfc_engine_call_send(call, error) < 0)
+        return -1;
+    look_later(call);
+    return 0;
+}
+
 static const struct call_form wait_form = {
     .method = "POST",
     .max_body_bytes = QFC_SMALL_ANSWER,
     .endless = true,
+    .begin = begin_wait,
     .read = read_exit,
 };
 
@@ -81,8 +139,10 @@ static void on_start_done(void *userdata, const struct qfc_error *failure, struc
     call->start = NULL;
     if (failure)
         qfc_engine_lost(call, failure, &error);
-    else if (response->status != 304 && (response->status < 200 || response->status > 299))
+    else if (response->status != 304 && (response->status < 200 || response->status > 299)) {
+        response->status = qfc_engine_status("POST", "/start", response);
         qfc_engine_refused(call, response, &error);
+    }
     if (error.kind) {
         fail_start(call, &error);
         return;
@@ -92,8 +152,12 @@ static void on_start_done(void *userdata, const struct qfc_error *failure, struc
     call->reply.data = &call->data;
     qfc_engine_call_hold(call);
     call->started(call->userdata, NULL, &call->reply);
-    if (qfc_engine_call_release(call) && call->wait_ended)
+    if (!qfc_engine_call_release(call))
+        return;
+    if (call->wait_ended)
         end_run(call);
+    else
+        look_later(call);
 }
 
 static void send_start(struct qfc_engine_call *call)
@@ -120,6 +184,12 @@ static void send_start(struct qfc_engine_call *call)
     }
 }
 
+/* When it is to be seen to; 0: not by time. */
+static uint64_t due_at(const struct qfc_engine_call *call)
+{
+    return call->patience_until ? call->patience_until : call->look_at;
+}
+
 static void on_patience(uv_timer_t *timer)
 {
     struct qfc_engine *engine = timer->data;
@@ -128,10 +198,12 @@ static void on_patience(uv_timer_t *timer)
     do {
         uint64_t now = now_ms();
         TAILQ_FOREACH (call, &engine->calls, link)
-            if (call->patience_until && call->patience_until <= now)
+            if (due_at(call) && due_at(call) <= now)
                 break;
-        if (call)
+        if (call && call->patience_until)
             send_start(call);
+        else if (call)
+            look(call);
     } while (call && !engine->closed);
     if (!engine->closed)
         qfc_engine_arm_patience(engine);
@@ -143,8 +215,8 @@ void qfc_engine_arm_patience(struct qfc_engine *engine)
     uint64_t now = now_ms(), first = UINT64_MAX;
 
     TAILQ_FOREACH (call, &engine->calls, link)
-        if (call->patience_until && call->patience_until < first)
-            first = call->patience_until;
+        if (due_at(call) && due_at(call) < first)
+            first = due_at(call);
     if (first == UINT64_MAX)
         uv_timer_stop(&engine->patience);
     else

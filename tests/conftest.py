@@ -78,7 +78,7 @@ def engine(pytestconfig):
     found.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ground(engine):
     """The engine with the stand-in image and the run's network."""
     made = Ground(engine)
@@ -86,12 +86,12 @@ def ground(engine):
     made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def image(ground):
     return ground.image
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def network(ground):
     return ground.network
 

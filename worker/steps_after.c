@@ -372,19 +372,12 @@ int start_remove(struct job *job, struct qfc_error *error)
                              error);
 }
 
-/* Docker answers 409; podman 500, with "container state improper" (pkg/api/handlers/compat/containers.go). */
-static bool says_it_runs(const struct qfc_error *error)
-{
-    return error->code == 409 || (error->code == 500 && (strcasestr(error->message, "state improper") ||
-                                                         strcasestr(error->message, "running")));
-}
-
 static void on_discarded(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;
     if (error && error->code == 409 && strcasestr(error->message, "in progress")) {
-        on_removed(userdata, NULL, reply);     /* by somebody else, docker system prune perhaps */
-    } else if (error && says_it_runs(error)) { /* so its end is the truth */
+        on_removed(userdata, NULL, reply);    /* by somebody else, docker system prune perhaps */
+    } else if (error && error->code == 409) { /* it runs, so its end is the truth */
         job->failed = job->never_ran = job->counts = false;
         job_moved(job, EVENT_RUNNING, error);
     } else {

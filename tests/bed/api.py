@@ -8,6 +8,7 @@ tables and in its `objects`, and each request in `requests`. `answer` and `delay
 import http.server
 import json
 import re
+import socket
 import threading
 import time
 import urllib.parse
@@ -15,6 +16,7 @@ import urllib.parse
 from .rows import PACKAGE_FILE, PROJECT_FILE
 
 PREFIX = "/api/v1/"
+IP_FREEBIND = 15  # of linux/in.h
 UUID = "[0-9a-f-]{36}"
 ROUTES = [
     ("GET", re.compile(f"files/(?P<project>{UUID})/?"), "list"),
@@ -81,6 +83,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+
+    def server_bind(self):
+        """Podman gives the machine a network's address only while a container is in it."""
+        self.socket.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+        super().server_bind()
 
     def handle_error(self, request, client_address):
         """A container that was killed hangs up in the middle: no matter."""

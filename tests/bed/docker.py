@@ -202,8 +202,7 @@ class Docker:
             tar,
             content_type="application/x-tar",
             fromSrc="-",
-            repo=repository,
-            tag=tag,
+            repo=f"{repository}:{tag}",  # podman passes over a `tag` beside it
             changes=changes,
         )
         for line in answer.decode().splitlines():

@@ -93,9 +93,10 @@ class OwnEngine(Engine):
     """A dockerd of our own, with directories, socket, configuration and network namespace of its own."""
 
     own = True
+    programs = ("dockerd", "unshare", "ip")
 
     def __init__(self):
-        for program in ("dockerd", "unshare", "ip"):
+        for program in self.programs:
             if not shutil.which(program):
                 raise BedError(f"an engine of our own needs {program}, which is not here")
         if os.geteuid() != 0:
@@ -104,11 +105,22 @@ class OwnEngine(Engine):
         super().__init__(os.path.join(self.directory, "docker.sock"))
         self.log = os.path.join(self.directory, "log")
         self._pid_file = os.path.join(self.directory, "pid")
-        with open(os.path.join(self.directory, "daemon.json"), "w", encoding="ascii") as file:
-            file.write("{}\n")
+        self._configure()
         self._process = None
         self._close = cleanup.later(self._clear)
         self.start()
+
+    def _configure(self):
+        with open(os.path.join(self.directory, "daemon.json"), "w", encoding="ascii") as file:
+            file.write("{}\n")
+
+    def _daemon(self):
+        """The shell's words that become the daemon."""
+        directory = self.directory
+        return (
+            f"exec dockerd --config-file {directory}/daemon.json --data-root {directory}/data "
+            f"--exec-root {directory}/exec -p {self._pid_file} -H unix://{self.socket_path}"
+        )
 
     def _forget_dead_containerd(self):
         """A new daemon waits in vain for the old containerd while that is a zombie which nobody has collected."""
@@ -123,11 +135,7 @@ class OwnEngine(Engine):
     def start(self):
         """Starts the daemon and waits until it answers."""
         self._forget_dead_containerd()
-        directory = self.directory
-        daemon = (
-            f"exec dockerd --config-file {directory}/daemon.json --data-root {directory}/data "
-            f"--exec-root {directory}/exec -p {self._pid_file} -H unix://{self.socket_path}"
-        )
+        directory, daemon = self.directory, self._daemon()
         if self._process is None:
             command = ["unshare", "-n", "sh", "-c", f"ip link set lo up; {daemon}"]
         else:  # the containers that live on are in the first daemon's namespace, which a file keeps
@@ -143,7 +151,7 @@ class OwnEngine(Engine):
         deadline = time.monotonic() + 60
         while not self.docker.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise BedError(f"our own dockerd does not answer; its log ends:\n{self.tail()}")
+                raise BedError(f"our own {self.programs[0]} does not answer; its log ends:\n{self.tail()}")
             time.sleep(0.05)
         self._keep_namespace()
 
@@ -230,7 +238,11 @@ def _clear_directory(directory):
 
 
 def find():
-    """The engine that answers, or one of our own where that is possible."""
+    """The engine that answers, or one of our own where that is possible; podman where QFC_TEST_ENGINE says so."""
+    if os.environ.get("QFC_TEST_ENGINE") == "podman":
+        from .podman import Podman  # which is made of this module
+
+        return Podman()
     named = os.environ.get("DOCKER_HOST", "")
     path = named[len("unix://") :] if named.startswith("unix://") else "" if named else DEFAULT_SOCKET
     if path and Docker(path).answers():

@@ -17,6 +17,7 @@ from . import BedError, cleanup
 
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "standin")
 REPOSITORY = "qfc-worker-standin"
+PODMANS = "docker.io/library/"  # what podman puts before such a name
 BUSYBOX = "/bin/busybox"
 ENTRYPOINT = ["/bin/sh", "-c", '/usr/bin/xvfb-run -a "$@"', ""]
 CHANGES = [f"ENTRYPOINT {json.dumps(ENTRYPOINT)}", "WORKDIR /usr/src/app", "ENV PATH=/usr/bin:/bin LANG=C.UTF-8"]
@@ -91,7 +92,7 @@ class Image:
     def _forget_older(self, newest):
         """Removes the tags of earlier contents; a run that still uses one has its own tag."""
         for image in self.docker.get("/images/json", filters={"reference": [f"{REPOSITORY}:*"]}):
-            for name in image["RepoTags"] or []:
+            for name in (tag.removeprefix(PODMANS) for tag in image["RepoTags"] or []):
                 if name != newest and re.fullmatch(r"[0-9a-f]{16}", name.partition(":")[2]):
                     self.docker.remove_image(name)
 

@@ -77,7 +77,7 @@ class Events:
         repository, tag = "qfc-bed-mark", secrets.token_hex(8)
         self.ground.docker.tag(self.ground.image, repository, tag)
         deadline = time.monotonic() + 20
-        while not any(event["Actor"]["Attributes"].get("name") == f"{repository}:{tag}" for event in list(self.found)):
+        while not any(tag in event["Actor"]["Attributes"].get("name", "") for event in list(self.found)):
             assert time.monotonic() < deadline, "the engine's events do not come"
             time.sleep(0.01)
         self.ground.docker.remove_image(f"{repository}:{tag}")
