@@ -38,13 +38,34 @@ void qfc_engine_clean(const char *text, size_t size, char *out, size_t out_size)
         strcpy(out + used, "...");
 }
 
+/* What a page of HTML says: proxies answer with such. `out` gets at most its size, and no more is looked at than that
+ * needs. */
+static void clean_html(const char *text, size_t size, char *out, size_t out_size)
+{
+    char plain[4 * QFC_ENGINE_WORDS_SIZE];
+    size_t used = 0;
+    bool in_tag = false;
+
+    for (size_t i = 0; i < size && used < sizeof plain; i++) {
+        if (text[i] == '<' || text[i] == '>')
+            plain[used++] = ' ';
+        else if (!in_tag)
+            plain[used++] = text[i];
+        in_tag = text[i] == '<' || (in_tag && text[i] != '>');
+    }
+    qfc_engine_clean(plain, used, out, out_size);
+}
+
 void qfc_engine_words(const struct qfc_buffer *body, char words[QFC_ENGINE_WORDS_SIZE])
 {
     json_t *answer = json_loadb(qfc_buffer_text(body), body->size, 0, NULL);
     const char *message = json_string_value(json_object_get(answer, "message"));
+    size_t blank = strspn(qfc_buffer_text(body), " \t\r\n");
 
     if (message)
         qfc_engine_clean(message, strlen(message), words, QFC_ENGINE_WORDS_SIZE);
+    else if (qfc_buffer_text(body)[blank] == '<')
+        clean_html(qfc_buffer_text(body), body->size, words, QFC_ENGINE_WORDS_SIZE);
     else
         qfc_engine_clean(qfc_buffer_text(body), body->size, words, QFC_ENGINE_WORDS_SIZE);
     json_decref(answer);
@@ -64,7 +85,19 @@ static void hide_environment(char *words)
         found[sizeof before - 1] = '\0';
 }
 
-int qfc_engine_refused(struct qfc_engine_call *call, const struct qfc_http_response *response, struct qfc_error *error)
+int qfc_engine_forbidden(int status, const char *method, const char *path, const char *what, const char *words,
+                         struct qfc_error *error)
+{
+    char pattern[QFC_ENGINE_PATTERN_SIZE];
+
+    qfc_engine_pattern(method, path, pattern);
+    return qfc_fail(error, QFC_ERROR_REFUSED, status,
+                    "%s: the engine, or a proxy before it, answered %d: %s; a proxy must allow %s %s (docs/engines.md)",
+                    what, status, words, method, pattern);
+}
+
+int qfc_engine_refused(struct qfc_engine_call *call, const char *path, const struct qfc_http_response *response,
+                       struct qfc_error *error)
 {
     enum qfc_error_kind kind = QFC_ERROR_REFUSED;
     char words[QFC_ENGINE_WORDS_SIZE];
@@ -79,6 +112,8 @@ int qfc_engine_refused(struct qfc_engine_call *call, const struct qfc_http_respo
     bool looks = strcmp(call->form->method, "GET") == 0;
     if (status == 503 || status == 429 || (looks && status >= 500 && status != 501))
         kind = QFC_ERROR_AGAIN;
+    if (status == 403 || status == 405)
+        return qfc_engine_forbidden(status, call->form->method, path, call->what, words, error);
     if (status == 400 && strstr(words, "client version")) { /* another engine has taken this one's place */
         call->engine->api_known = false;
         kind = QFC_ERROR_AGAIN;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define PATH_BYTES (64u * 1024)
 
@@ -89,7 +90,9 @@ static int accept_answer(struct qfc_engine_call *call, struct qfc_http_response 
     bool accepted = status >= 200 && status < 300;
 
     if (!accepted && status != form->accepts[0] && status != form->accepts[1])
-        return qfc_engine_refused(call, response, error);
+        return qfc_engine_refused(call, qfc_buffer_text(&call->path), response, error);
+    if (strncasecmp(response->content_type, "text/html", 9) == 0)
+        return qfc_engine_nonsense(call, error, "a page of HTML: is it an engine that answers there?");
     call->reply.status = status;
     return form->read ? form->read(call, response, error) : 0;
 }

@@ -172,7 +172,7 @@ static int read_created(struct qfc_engine_call *call, struct qfc_http_response *
 {
     if (response->status != 409)
         return read_only_id(call, response, error);
-    qfc_engine_refused(call, response, &call->failure);
+    qfc_engine_refused(call, qfc_buffer_text(&call->path), response, &call->failure);
     call->form = &holder_form;
     call->body = NULL;
     call->body_size = 0;

@@ -147,7 +147,11 @@ bool qfc_engine_is_podman(json_t *version);
 
 /* answer.c: what answers and failures mean, in words and kinds. All return -1. */
 int qfc_engine_lost(struct qfc_engine_call *call, const struct qfc_error *failure, struct qfc_error *error);
-int qfc_engine_refused(struct qfc_engine_call *call, const struct qfc_http_response *response, struct qfc_error *error);
+/* 403 or 405, which is what a proxy before the engine says to calls that it does not let through: names the call. */
+int qfc_engine_forbidden(int status, const char *method, const char *path, const char *what, const char *words,
+                         struct qfc_error *error);
+int qfc_engine_refused(struct qfc_engine_call *call, const char *path, const struct qfc_http_response *response,
+                       struct qfc_error *error);
 /* The answer makes no sense: INVALID, or UNKNOWN where something may have been changed. */
 int qfc_engine_nonsense(const struct qfc_engine_call *call, struct qfc_error *error, const char *why);
 int qfc_engine_unreachable(const struct qfc_engine *engine, const struct qfc_error *failure, struct qfc_error *error);
@@ -164,3 +168,7 @@ int qfc_engine_path(struct qfc_buffer *path, const char *format, ...);
 int qfc_engine_lines_add(struct qfc_engine_call *call, const char *data, size_t size, qfc_engine_line *on_line);
 /* The last line may have no newline. */
 void qfc_engine_lines_end(struct qfc_engine_call *call, qfc_engine_line *on_line);
+
+/* The call as docs/engines.md lists it: "/containers/{id}/kill". `path` is without the version, and may have a query. */
+#define QFC_ENGINE_PATTERN_SIZE 64
+void qfc_engine_pattern(const char *method, const char *path, char pattern[QFC_ENGINE_PATTERN_SIZE]);

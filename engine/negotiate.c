@@ -70,6 +70,8 @@ static int read_answer(struct qfc_engine *engine, const struct qfc_error *failur
     if (response->status == 200)
         return read_version(engine, response, error);
     qfc_engine_words(&response->body, words);
+    if (response->status == 403 || response->status == 405)
+        return qfc_engine_forbidden(response->status, "GET", "/version", "ask for the version", words, error);
     return qfc_fail(error, response->status == 503 || response->status == 429 ? QFC_ERROR_AGAIN : QFC_ERROR_REFUSED,
                     response->status, "ask the engine at %s for its version: it answered %d: %s", engine->where,
                     response->status, words);

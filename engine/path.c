@@ -2,6 +2,7 @@
 #include "engine_private.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 static int append_escaped(struct qfc_buffer *path, const char *text, const char *left)
@@ -32,4 +33,31 @@ int qfc_engine_path(struct qfc_buffer *path, const char *format, ...)
     }
     va_end(texts);
     return r;
+}
+
+/* "/containers/create": a call upon all of them, not upon one that is named. */
+static bool is_named(const char *rest, size_t length)
+{
+    static const char *const calls[] = {"create", "json", "load"};
+
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        if (length == strlen(calls[i]) && strncmp(rest, calls[i], length) == 0)
+            return false;
+    return length > 0;
+}
+
+/* An image's name can have slashes of its own; nothing stands behind what is removed. */
+void qfc_engine_pattern(const char *method, const char *path, char pattern[QFC_ENGINE_PATTERN_SIZE])
+{
+    size_t length = strcspn(path, "?");
+    const char *end = path + length, *last = memrchr(path, '/', length);
+    const char *first = length > 1 ? memchr(path + 1, '/', length - 1) : NULL;
+
+    if (!first || !is_named(first + 1, (size_t)(end - first - 1))) {
+        snprintf(pattern, QFC_ENGINE_PATTERN_SIZE, "%.*s", (int)length, path);
+        return;
+    }
+    snprintf(pattern, QFC_ENGINE_PATTERN_SIZE, "%.*s/%s%.*s", (int)(first - path), path,
+             strncmp(path, "/containers/", 12) == 0 ? "{id}" : "{name}",
+             last > first && strcmp(method, "DELETE") != 0 ? (int)(end - last) : 0, last);
 }

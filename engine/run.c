@@ -133,6 +133,7 @@ static void end_run(struct qfc_engine_call *call)
 
 static void on_start_done(void *userdata, const struct qfc_error *failure, struct qfc_http_response *response)
 {
+    static const char start[] = "/containers/{id}/start"; /* the call's own path is that of the wait */
     struct qfc_engine_call *call = userdata;
     struct qfc_error error = QFC_NO_ERROR;
 
@@ -140,8 +141,8 @@ static void on_start_done(void *userdata, const struct qfc_error *failure, struc
     if (failure)
         qfc_engine_lost(call, failure, &error);
     else if (response->status != 304 && (response->status < 200 || response->status > 299)) {
-        response->status = qfc_engine_status("POST", "/start", response);
-        qfc_engine_refused(call, response, &error);
+        response->status = qfc_engine_status("POST", start, response);
+        qfc_engine_refused(call, start, response, &error);
     }
     if (error.kind) {
         fail_start(call, &error);
@@ -241,7 +242,7 @@ static void on_wait_done(void *userdata, const struct qfc_error *failure, struct
     if (failure)
         qfc_engine_lost(call, failure, &error);
     else if (response->status != 200)
-        qfc_engine_refused(call, response, &error);
+        qfc_engine_refused(call, qfc_buffer_text(&call->path), response, &error);
     else
         read_exit(call, response, &error);
     if (!sent) { /* so nothing was started, whatever became of the wait */
