@@ -8,9 +8,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Ours. All that is used here exists since 1.40 (Docker 19.03, 2019); nothing newer than 1.47 (Docker 27) was read. */
+/*
+ * Ours. All that is used here exists since 1.40 (Docker 19.03, 2019). The changes up to 1.56 were read (moby/moby,
+ * api/docs/CHANGELOG.md): none is to what is sent or read here. A newer version than FAVOURITE (Docker 27) is spoken only
+ * where an engine speaks no older one.
+ */
 #define OWN_OLDEST 1040
-#define OWN_NEWEST 1047
+#define FAVOURITE  1047
+#define OWN_NEWEST 1056
 
 /* "1.41" as 1041; -1 for anything else. */
 static int parse_version(const char *text)
@@ -38,8 +43,8 @@ static int choose(struct qfc_engine *engine, const char *newest_text, const char
         return qfc_fail(error, QFC_ERROR_REFUSED, 0,
                         "the engine at %s is too new: it speaks API %d.%d at least, and this program %d.%d at most",
                         engine->where, oldest / 1000, oldest % 1000, OWN_NEWEST / 1000, OWN_NEWEST % 1000);
-    if (newest > OWN_NEWEST)
-        newest = OWN_NEWEST;
+    if (newest > FAVOURITE)
+        newest = oldest > FAVOURITE ? oldest : FAVOURITE;
     snprintf(engine->api, sizeof engine->api, "%d.%d", newest / 1000, newest % 1000);
     engine->api_known = true;
     return 0;

@@ -1,7 +1,7 @@
 /*
  * The Docker Engine API, as far as a worker needs it: one call at a time per job, all on one libuv loop.
  *
- * Facts about the API are from the Docker Engine API reference, v1.41 to v1.47, and from measurements noted beside
+ * Facts about the API are from the Docker Engine API reference and its history up to v1.56, and from measurements noted beside
  * the code. The version is negotiated once (GET /version without a version in the path), before the first call, and
  * again after the engine could not be reached: min(own newest, the engine's), refused below the engine's minimum.
  *

@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.parse
 
-API_VERSION = "1.44"
+API_VERSION, OLDEST = "1.44", "1.24"
 REASONS = {200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 404: "Not Found",
            409: "Conflict", 500: "Internal Server Error"}  # fmt: skip
 
@@ -169,6 +169,9 @@ class Containers:
 class FastEngine:
     """The server, in a thread of its own. `scripts` may be added to at any time; close() ends it."""
 
+    api, oldest = API_VERSION, OLDEST
+    log_type = "application/vnd.docker.raw-stream"
+
     def __init__(self, directory):
         self.socket_path = os.path.join(directory, "engine.sock")
         self.host = f"unix://{self.socket_path}"
@@ -216,9 +219,10 @@ class FastEngine:
         method, target, _ = request.split(" ")
         url = urllib.parse.urlsplit(target)
         query = {name: values[-1] for name, values in urllib.parse.parse_qs(url.query).items()}
-        path = re.sub(r"^/v[0-9.]+(?=/)", "", url.path)
+        version, path = re.fullmatch(r"(?:/v([0-9.]+)(?=/))?(.*)", url.path).groups()
         self.calls += 1
         try:
+            self.check(version, method, path, query, body)
             await self._play(writer, method, path, query, body)
         except Refused as refused:
             if refused.status == 400:
@@ -227,6 +231,9 @@ class FastEngine:
         except Exception as error:  # pylint: disable=broad-except
             self.failures.append(f"{request}: {error!r}")
             raise
+
+    def check(self, version, method, path, query, body):
+        """Raises Refused where an engine of this API version would, or where a call is not as it should be."""
 
     def _send(self, writer, status, content=b"", kind="application/json"):
         if not isinstance(content, bytes):
@@ -238,7 +245,7 @@ class FastEngine:
 
     async def _play(self, writer, method, path, query, body):
         if method == "GET" and path == "/version":
-            return self._send(writer, 200, {"ApiVersion": API_VERSION, "MinAPIVersion": "1.24", "Version": "played"})
+            return self._send(writer, 200, {"ApiVersion": self.api, "MinAPIVersion": self.oldest, "Version": "played"})
         if method == "GET" and path == "/info":
             return self._send(writer, 200, {"ID": "played"})
         if method == "GET" and path == "/_ping":
@@ -283,7 +290,7 @@ class FastEngine:
     async def _get_logs(self, writer, container, _query, _body):
         log = self.scripts[container.job].log if container.status == "exited" else b""
         frame = struct.pack(">BxxxI", 1, len(log)) + log if log else b""
-        self._send(writer, 200, frame, "application/vnd.docker.raw-stream")
+        self._send(writer, 200, frame, self.log_type)
 
     async def _put_archive(self, writer, container, query, body):
         with tarfile.open(fileobj=io.BytesIO(body)) as tar:

@@ -408,7 +408,8 @@ static void versions(void **state)
         {"{\"ApiVersion\": \"2.0\", \"MinAPIVersion\": \"1.24\"}", "1.47", NULL},
         {"{\"ApiVersion\": \"1.39\", \"MinAPIVersion\": \"1.12\"}", NULL, "too old: it speaks API 1.39 at most"},
         {"{\"ApiVersion\": \"1.9\"}", NULL, "too old: it speaks API 1.9 at most"},
-        {"{\"ApiVersion\": \"1.60\", \"MinAPIVersion\": \"1.48\"}", NULL, "too new: it speaks API 1.48 at least"},
+        {"{\"ApiVersion\": \"1.60\", \"MinAPIVersion\": \"1.50\"}", "1.50", NULL},
+        {"{\"ApiVersion\": \"1.60\", \"MinAPIVersion\": \"1.57\"}", NULL, "too new: it speaks API 1.57 at least"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
