@@ -13,12 +13,11 @@ from bed.image import REPOSITORY, root_file_system
 from bed.podman import Podman
 
 # pylint: disable=unused-import
-from test_confinement import test_confined_by_default, test_forking_without_end  # noqa: F401
+from test_confinement import test_confined_by_default  # noqa: F401
 from test_deletion import test_deleted_while_the_container_runs  # noqa: F401
 from test_deltas import test_a_delta_that_the_feedback_does_not_mention  # noqa: F401
 from test_engine_faults import (  # noqa: F401
     NOT_CLAIMING,
-    test_engine_killed_under_a_running_job,
     test_image_that_appears_later,
     test_network_that_appears_later,
 )
