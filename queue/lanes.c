@@ -32,11 +32,13 @@ static const struct {
     const char *suffix;       /* of the marker, as application_name */
     const char *lock_timeout; /* how long a statement waits for somebody's lock */
     bool always;              /* there as long as the queue is */
+    const char *plans;        /* plan_cache_mode */
 } kinds[LANE_COUNT] = {
-    [LANE_CLAIMS] = {"", "100ms", true},
-    [LANE_QUICK] = {":quick", "100ms", true},
-    [LANE_PATIENT] = {":patient", "500ms", false},
-    [LANE_BULK] = {":bulk", "500ms", false},
+    /* A long history makes the claim look dear, whose plan does not depend on its values: it would be made each time. */
+    [LANE_CLAIMS] = {"", "100ms", true, "force_generic_plan"},
+    [LANE_QUICK] = {":quick", "100ms", true, "auto"},
+    [LANE_PATIENT] = {":patient", "500ms", false, "auto"},
+    [LANE_BULK] = {":bulk", "500ms", false, "auto"},
 };
 
 bool qfc_queue_ready(const struct qfc_queue *queue)
@@ -162,8 +164,9 @@ static int make_setup(const struct lane *lane, struct qfc_statements *setup, str
                 "SELECT set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false),"
                 " set_config('default_transaction_isolation', 'read committed', false),"
                 " set_config('timezone', 'UTC', false), set_config('qfc_worker.time_zone', $3, false),"
-                " set_config('qfc_worker.legacy_storage', $4, false)",
-                kinds[lane->kind].lock_timeout, STATEMENT_TIMEOUT, queue->time_zone, queue->legacy_storage) < 0)
+                " set_config('qfc_worker.legacy_storage', $4, false), set_config('plan_cache_mode', $5, false)",
+                kinds[lane->kind].lock_timeout, STATEMENT_TIMEOUT, queue->time_zone, queue->legacy_storage,
+                kinds[lane->kind].plans) < 0)
         return -1;
     if (qfc_statements_add(setup, end_former_sql, 0, NULL, error) < 0 ||
         qfc_statements_add(setup, notice_death_sql, 0, NULL, error) < 0)

@@ -30,22 +30,28 @@ def heard(database, worker):
     return worker
 
 
-@pytest.fixture
-def sent(database):
-    """What the program's sessions have sent so far, in the order of its beginning."""
+def log_of(database, pattern, *settings):
+    """Has the server log more of what new sessions do; returns a function that finds all of it in the log."""
     server, begin = database.server, os.path.getsize(database.server.log)
     connection = server.connect("postgres", superuser=True)
     with connection.cursor() as cursor:
-        cursor.execute(f'ALTER DATABASE "{database.name}" SET log_statement = \'all\'')
+        for setting in settings:
+            cursor.execute(f'ALTER DATABASE "{database.name}" SET {setting}')
     connection.close()
-    executed = re.compile(rf"\[\d+\] \S*@{database.name} LOG:  execute \S+: (.*)")
+    wanted = re.compile(rf"\[\d+\] \S*@{database.name} LOG:  {pattern}")
 
     def read():
         with open(server.log, "rb") as file:
             file.seek(begin)
-            return executed.findall(file.read().decode(errors="replace"))
+            return wanted.findall(file.read().decode(errors="replace"))
 
     return read
+
+
+@pytest.fixture
+def sent(database):
+    """What the program's sessions have sent so far, in the order of its beginning."""
+    return log_of(database, r"execute \S+: (.*)", "log_statement = 'all'")
 
 
 def claims_upon_an_end(statements):
@@ -156,6 +162,26 @@ def test_a_job_that_is_not_due_costs_no_claims(database, worker, sent):
     first = looks().index(True)
     assert all(looks()[first:])
     assert process.stop().returncode == 0
+
+
+@NEWEST
+def test_a_claim_is_planned_once(database, worker):
+    """For each of the first two times, that is: with the second it becomes a prepared statement."""
+    read = log_of(database, "(PLANNER STATISTICS|execute .*)", "log_statement = 'all'", "log_planner_stats = on")
+    locked = database.project(qgis_file="offline.qgs", files=(), locked_at="2026-01-01T00:00:00Z")
+    job = database.job(locked, "package")
+    process = worker.start("run", "--drain", QFC_WORKER_POLL_MS="100")
+
+    def planned():
+        """Of each claim's two statements: was it planned?"""
+        lines = read()
+        return ["PLANNER" in before for before, line in zip(["", *lines], lines) if "'qfc_worker.locked'" in line]
+
+    worker.wait_for(lambda: len(planned()) > 16, "some claims")
+    assert planned()[:2] == [True, True] and not any(planned()[4:])
+    database.execute("DELETE FROM core_packagejob")
+    database.execute("DELETE FROM core_job WHERE id = %s", job["id"])
+    assert process.wait().returncode == 0
 
 
 # Nobody waits for somebody else's lock

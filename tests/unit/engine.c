@@ -596,7 +596,7 @@ static void creations_that_fail(void **state)
 static void long_answers_are_cut(void **state)
 {
     struct bed *bed = *state;
-    char body[2001] = "";
+    static char body[2001]; /* the player may still be at it */
 
     for (int i = 0; i < 1000; i++)
         memcpy(body + 2 * i, "\xC3\xA4", 3);
