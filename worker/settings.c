@@ -3,6 +3,8 @@
  */
 #include "qfc/settings.h"
 
+#include "secret_file.h"
+
 #include "qfc/address.h"
 
 #include <errno.h>
@@ -365,6 +367,22 @@ static int complete(struct qfc_settings *settings, struct qfc_error *error)
     return 0;
 }
 
+/* The value of a secret is in the variable itself, or in the file that the variable with _FILE behind its name says. */
+static int read_secret(const struct setting *setting, qfc_getenv *get, struct qfc_settings *settings,
+                       struct qfc_error *error)
+{
+    char name[64];
+    const char *value = get(setting->info.name);
+    snprintf(name, sizeof name, "%s_FILE", setting->info.name);
+    const char *path = get(name);
+    if (!path || !*path)
+        return read_text(setting, value ? value : "", member(settings, setting), error);
+    if (value && *value)
+        return qfc_fail(error, QFC_ERROR_USAGE, 0, "%s and %s are both set: expected one of them", setting->info.name,
+                        name);
+    return read_secret_file(name, path, member(settings, setting), error);
+}
+
 int qfc_settings_read(qfc_getenv *get, struct qfc_settings *ret_settings, struct qfc_error *error)
 {
     struct qfc_settings settings = {0};
@@ -373,7 +391,9 @@ int qfc_settings_read(qfc_getenv *get, struct qfc_settings *ret_settings, struct
         const char *value = get(table[i].info.name);
         if (!value || !*value)
             value = table[i].info.fallback;
-        if (read_setting(&table[i], value, &settings, error) < 0)
+        int r = table[i].type == SECRET ? read_secret(&table[i], get, &settings, error)
+                                        : read_setting(&table[i], value, &settings, error);
+        if (r < 0)
             goto failed;
     }
     if (complete(&settings, error) < 0)

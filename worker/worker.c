@@ -61,6 +61,7 @@ static void shut_down(struct qfc_worker *worker)
     close_handle((uv_handle_t *)&worker->sweep);
     close_handle((uv_handle_t *)&worker->need_probe);
     close_handle((uv_handle_t *)&worker->trial);
+    close_handle((uv_handle_t *)&worker->service);
     sightings_free(&worker->unowned);
     sightings_free(&worker->unwanted);
     for (size_t i = 0; i < sizeof signal_numbers / sizeof *signal_numbers; i++)
@@ -143,6 +144,7 @@ static void on_signal(uv_signal_t *handle, int number)
     bool at_once = number == SIGQUIT || worker->signal_count > 0;
     worker->signal_count++;
     worker->stopping = true;
+    service_stopping();
     if (at_once)
         leave(worker);
     else
@@ -152,8 +154,8 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void init_handles(struct qfc_worker *worker)
 {
-    uv_timer_t *timers[] = {&worker->poll,    &worker->watch, &worker->probe,      &worker->give_up,
-                            &worker->recover, &worker->sweep, &worker->need_probe, &worker->trial};
+    uv_timer_t *timers[] = {&worker->poll,  &worker->watch,      &worker->probe, &worker->give_up, &worker->recover,
+                            &worker->sweep, &worker->need_probe, &worker->trial, &worker->service};
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
         uv_timer_init(&worker->loop, timers[i]);
         timers[i]->data = worker;
@@ -261,6 +263,7 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
     struct qfc_worker worker = {.settings = settings, .mode = mode};
     struct qfc_error error = QFC_NO_ERROR;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* as process 1 of a container: what is handed to us leaves no zombie */
     json_set_alloc_funcs(malloc, free_wiped);
     mallopt(M_MMAP_THRESHOLD, BIG_BUFFER_BYTES);
     if (uv_loop_init(&worker.loop) < 0) {
@@ -281,6 +284,7 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
         engine_probe(&worker);
         scheduler_watch(&worker);
         sweep_begin(&worker);
+        service_begin(&worker);
     }
     uv_run(&worker.loop, UV_RUN_DEFAULT);
     uv_loop_close(&worker.loop);

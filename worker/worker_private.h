@@ -244,6 +244,7 @@ struct qfc_worker {
 
     uv_signal_t signals[4];
     uv_timer_t give_up; /* after the second signal */
+    uv_timer_t service; /* the next sign of life for the service manager: service.c */
     unsigned signal_count;
     bool stopping, closing;
     enum qfc_exit exit_code;
@@ -371,6 +372,10 @@ void monitor_started(const struct job *job);
 void monitor_ended(const struct job *job, double run_s, const char *reason);
 void monitor_put_back(const struct job *job);
 void monitor_lost(const struct job *job);
+/* service.c: tells the service manager that the worker is there, and from then on, where it asks for it, that its loop
+ * lives; and that the worker is stopping. Nothing where there is no NOTIFY_SOCKET. */
+void service_begin(struct qfc_worker *worker);
+void service_stopping(void);
 
 /* sweep.c: begins to look for containers that nobody needs. */
 void sweep_begin(struct qfc_worker *worker);

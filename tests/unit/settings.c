@@ -5,8 +5,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <libpq-fe.h>
@@ -132,6 +134,53 @@ static void test_conninfo_is_quoted(void **state)
     qfc_settings_free(&settings);
 }
 
+/* Makes a new file with this content; `path` gets its name. */
+static void make_file(char path[32], const void *content, size_t size)
+{
+    strcpy(path, "/tmp/qfc-secret-XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, content, size) == (ssize_t)size);
+    close(fd);
+}
+
+static void test_secrets_in_files(void **state)
+{
+    char path[32];
+    make_file(path, "it's\nsecret\n", 12);
+    const char *given[] = {"SECRET_KEY_FILE", path, "POSTGRES_PASSWORD", "p", NULL};
+    struct qfc_settings settings = read_good(given);
+    assert_string_equal(settings.secret_key, "it's\nsecret");
+    assert_string_equal(settings.postgres_password, "p");
+    assert_string_equal(settings.salt_key, "");
+    qfc_settings_free(&settings);
+    unlink(path);
+}
+
+static void test_secrets_in_wrong_files(void **state)
+{
+    char message[256], path[32];
+    make_file(path, "a\0b", 3);
+    snprintf(message, sizeof message, "SALT_KEY_FILE=%s: expected text, without zero bytes", path);
+    expect_error("SALT_KEY_FILE", path, message);
+    assert_int_equal(truncate(path, 64 * 1024 + 1), 0);
+    snprintf(message, sizeof message, "SALT_KEY_FILE=%s: expected a file of at most 65536 bytes", path);
+    expect_error("SALT_KEY_FILE", path, message);
+    unlink(path);
+    expect_error("SALT_KEY_FILE", "/nowhere/salt",
+                 "SALT_KEY_FILE=/nowhere/salt: this file cannot be read: No such file or directory");
+    expect_error("SALT_KEY_FILE", "/", "SALT_KEY_FILE=/: this file cannot be read: Is a directory");
+}
+
+static void test_secret_twice(void **state)
+{
+    const char *given[] = {"SECRET_KEY_FILE", "/run/secrets/key", "SECRET_KEY", "geheim", NULL};
+    struct qfc_settings settings;
+    struct qfc_error error = QFC_NO_ERROR;
+    variables = given;
+    assert_int_equal(qfc_settings_read(get, &settings, &error), -1);
+    assert_string_equal(error.message, "SECRET_KEY and SECRET_KEY_FILE are both set: expected one of them");
+}
+
 static void test_url_wins(void **state)
 {
     const char *given[] = {"DATABASE_URL", "postgresql://u:p@h/d", "POSTGRES_HOST", "db", NULL};
@@ -145,8 +194,10 @@ static void test_url_wins(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_values),   cmocka_unit_test(test_wrong_values),
-        cmocka_unit_test(test_conninfo_is_quoted), cmocka_unit_test(test_url_wins),
+        cmocka_unit_test(test_defaults),         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_wrong_values),     cmocka_unit_test(test_conninfo_is_quoted),
+        cmocka_unit_test(test_secrets_in_files), cmocka_unit_test(test_secrets_in_wrong_files),
+        cmocka_unit_test(test_secret_twice),     cmocka_unit_test(test_url_wins),
     };
     return cmocka_run_group_tests_name("settings", tests, NULL, NULL);
 }
