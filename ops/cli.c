@@ -21,16 +21,17 @@ static const char intro[] =
     "\n"
     "Commands:\n";
 
-static const char exit_codes[] =
-    "\n"
-    "Exit codes:\n"
+const char exit_codes[] =
     "  0  ended as asked; jobs that failed are told of in their rows and in the log\n"
     "  1  the worker itself is at fault\n"
     "  2  a wrong command line or setting\n"
     "  3  the database or, where a command needs it, the engine could not be reached; `run` without --single-shot and\n"
-    "     --drain waits for them instead\n"
+    "     --drain waits for them instead\n";
+
+static const char settings_heading[] =
     "\n"
-    "Settings (environment variables; an empty one counts as not set):\n";
+    "Settings (environment variables; an empty one counts as not set; a value that is never shown may stand in a file\n"
+    "instead, which NAME_FILE names):\n";
 
 void print_help(void)
 {
@@ -39,7 +40,7 @@ void print_help(void)
     fputs(intro, stdout);
     for (const struct command *const *command = commands; *command; command++)
         printf("  %-14s  %s\n", (*command)->name, (*command)->summary);
-    fputs(exit_codes, stdout);
+    printf("\nExit codes:\n%s%s", exit_codes, settings_heading);
     for (size_t i = 0; i < count; i++) {
         printf("  %s\n      %s", infos[i].name, infos[i].meaning);
         if (*infos[i].fallback)

@@ -20,6 +20,9 @@ int read_settings(struct qfc_settings *ret_settings);
 
 void print_help(void);
 
+/* What they mean, a line each. */
+extern const char exit_codes[];
+
 /* Tells why a command could not be carried out; returns its exit code. */
 int failed(const struct qfc_error *error);
 
@@ -76,7 +79,18 @@ typedef void setup_db_said(void *userdata, const char *what, const char *outcome
 int setup_db_install(PGconn *connection, setup_db_said *said, void *userdata, struct qfc_error *error);
 
 /* The commands; the table of them is in commands.c. */
-extern const struct command command_jobs_cancel, command_jobs_retry, command_jobs_requeue;
-extern const struct command command_run, command_health, command_status, command_setup_db, command_settings,
-    command_lifecycle;
-extern const struct command command_image_save, command_image_verify, command_image_restore, command_image_status;
+extern const struct command command_run;
+extern const struct command command_health;
+extern const struct command command_status;
+extern const struct command command_jobs_cancel;
+extern const struct command command_jobs_retry;
+extern const struct command command_jobs_requeue;
+extern const struct command command_image_save;
+extern const struct command command_image_verify;
+extern const struct command command_image_restore;
+extern const struct command command_image_status;
+extern const struct command command_setup_db;
+extern const struct command command_settings;
+extern const struct command command_lifecycle;
+extern const struct command command_manual;
+extern const struct command command_completion;

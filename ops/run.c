@@ -92,8 +92,9 @@ static const struct option_info options[] = {
     {"drain", NULL, "run until nothing is pending, then end"},
     {"concurrency", "N", "run up to N jobs at the same time (1 to 256)"},
     {"stop", "leave|drain",
-     "drain: wait for all running jobs when told to stop; the way before QFieldCloud's own worker takes over, which "
-     "takes over no jobs"},
+     "what a signal to stop does: leave jobs that do not end soon to the next worker, or drain, which waits for all; "
+     "the "
+     "way before QFieldCloud's own worker takes over, which takes over no jobs"},
     {0},
 };
 

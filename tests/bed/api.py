@@ -96,11 +96,11 @@ class _Server(http.server.ThreadingHTTPServer):
 class Api:
     """The player, listening on an address of the engine's network; `url` is what containers are given."""
 
-    def __init__(self, database, engine, gateway):
+    def __init__(self, database, engine, gateway, port=0):
         self.database, self.engine, self.requests = database, engine, []
         self._rules, self._lock = [], threading.Lock()
         self._connection_lock = threading.Lock()
-        self._server = engine.inside(_Server, (gateway, 0), _Handler)
+        self._server = engine.inside(_Server, (gateway, port), _Handler)
         self._server.player = self
         self.url = f"http://{gateway}:{self._server.server_address[1]}{PREFIX}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -212,23 +212,9 @@ class Server:
             if described.release not in self._templates:
                 name = "template_" + described.release.replace(".", "_")
                 self.create(name)
-                self._fill(name, described)
+                fill(self.connect(name, superuser=True), described)
                 self._templates[described.release] = name
         return described, self._templates[described.release]
-
-    def _fill(self, name, described):
-        connection = self.connect(name, superuser=True)
-        try:
-            with connection.cursor() as cursor:
-                try:
-                    cursor.execute("CREATE EXTENSION postgis")
-                except psycopg2.Error as error:
-                    raise BedError(f"the schema has geometry columns, and PostGIS is missing: {error}") from error
-                cursor.execute(f"GRANT ALL ON SCHEMA public TO {ROLE}; SET ROLE {ROLE}")
-                for statement in described.statements(connection.server_version):
-                    cursor.execute(statement)
-        finally:
-            connection.close()
 
     def database(self, release="v26.25"):
         """A new database of that release; its close() drops it."""
@@ -238,6 +224,21 @@ class Server:
             name = f"test_{self._count}"
         self.create(name, template)
         return Database(self, name, described)
+
+
+def fill(connection, described):
+    """Makes a release's schema in an empty database, by a superuser's connection, which this closes."""
+    try:
+        with connection.cursor() as cursor:
+            try:
+                cursor.execute("CREATE EXTENSION postgis")
+            except psycopg2.Error as error:
+                raise BedError(f"the schema has geometry columns, and PostGIS is missing: {error}") from error
+            cursor.execute(f"GRANT ALL ON SCHEMA public TO {ROLE}; SET ROLE {ROLE}")
+            for statement in described.statements(connection.server_version):
+                cursor.execute(statement)
+    finally:
+        connection.close()
 
 
 def sweep():
