@@ -456,6 +456,11 @@ void qfc_stores_free(struct qfc_stores *stores)
     uv_close((uv_handle_t *)&stores->begin, on_closed);
 }
 
+const char *qfc_stores_name(const struct qfc_stores *stores, size_t index)
+{
+    return index < stores->count ? stores->stores[index].name : NULL;
+}
+
 const char *qfc_stores_trouble(const struct qfc_stores *stores, const char *storage)
 {
     const struct store *store = find_store(stores, storage);

@@ -12,6 +12,7 @@ const struct command *const commands[] = {
     &command_jobs_cancel,
     &command_jobs_retry,
     &command_jobs_requeue,
+    &command_check,
     &command_image_save,
     &command_image_verify,
     &command_image_restore,

@@ -3,6 +3,7 @@
  */
 #include "worker_private.h"
 
+#include "qfc/confine.h"
 #include "qfc/container.h"
 #include "qfc/environment.h"
 
@@ -14,8 +15,7 @@
 #define DEBUGGER_ARGUMENTS 5
 #define COMMAND_MAX        (QFC_PLAN_ARGUMENTS + DEBUGGER_ARGUMENTS + 3)
 
-#define MEGABYTE       (1024 * 1024)
-#define BODY_MAX_BYTES (8u * MEGABYTE)
+#define BODY_MAX_BYTES (8u * 1024 * 1024)
 
 /* 3.40.6 -> 3. QFieldCloud takes a project without a version for one of QGIS 3. -1: no version. */
 static long qgis_major(const char *version)
@@ -43,11 +43,6 @@ int choose_image(struct job *job, struct qfc_error *error)
     return 0;
 }
 
-static bool has_custom_ca(void)
-{
-    return access(CUSTOM_CA_FILE, F_OK) == 0;
-}
-
 static bool debugs(const struct qfc_settings *settings)
 {
     return settings->debug && settings->debugpy_port > 0;
@@ -65,30 +60,6 @@ static void fill_command(const struct job *job, const char *listen, const char *
     for (size_t i = 0; job->plan.arguments[i]; i++)
         command[count++] = job->plan.arguments[i];
     command[count] = NULL;
-}
-
-/*
- * Where the QGIS image writes, as volumes that go with the container. (A tmpfs would count against the memory limit, and
- * the archive API does not see it.) Of the image's own /root nothing is needed, and copying it could take long.
- */
-static const struct qfc_mount writable[] = {{.target = "/io"}, {.target = "/tmp"}, {.target = "/root", .empty = true}};
-
-#define WRITABLE_COUNT (sizeof writable / sizeof *writable)
-#define MOUNTS_MAX     (WRITABLE_COUNT + 2)
-
-static size_t fill_mounts(const struct qfc_settings *settings, char *ca_volume, size_t size, struct qfc_mount *mounts)
-{
-    size_t count = 0;
-    for (; settings->container_read_only && count < WRITABLE_COUNT; count++)
-        mounts[count] = writable[count];
-    if (*settings->grids_volume)
-        mounts[count++] =
-            (struct qfc_mount){.source = settings->grids_volume, .target = QFC_CONTAINER_GRIDS, .read_only = true};
-    if (has_custom_ca()) {
-        snprintf(ca_volume, size, "%s_custom_ca_certificates", settings->compose_project_name);
-        mounts[count++] = (struct qfc_mount){.source = ca_volume, .target = CUSTOM_CA_DIRECTORY, .read_only = true};
-    }
-    return count;
 }
 
 /* The developer's own files in place of the image's. */
@@ -116,8 +87,8 @@ static int write_body(struct job *job, const struct qfc_environment *environment
                       struct qfc_error *error)
 {
     const struct qfc_settings *settings = job->worker->settings;
-    char app[128], attempt[16], listen[32], ca_volume[256];
-    struct qfc_mount mounts[MOUNTS_MAX];
+    char app[128], attempt[16], listen[32];
+    struct qfc_confines confines;
     const char *command[COMMAND_MAX];
     snprintf(app, sizeof app, "%s_worker", settings->environment);
     snprintf(attempt, sizeof attempt, "%u", job->row.attempt);
@@ -131,25 +102,15 @@ static int write_body(struct job *job, const struct qfc_environment *environment
                             "qfc_stack",  job->worker->stack,
                             "attempt",    attempt,
                             NULL};
-    const struct qfc_container container = {
+    struct qfc_container container = {
         .image = job->image,
         .command = command,
         .environment = qfc_texts(&environment->variables),
         .labels = labels,
-        .network = settings->network,
-        .memory_bytes = job->limits.memory_bytes,
-        .cpu_shares = job->limits.cpu_shares,
-        .cpu_percent = settings->container_cpu_percent,
-        .processes = settings->container_processes,
-        .log_max_bytes = (int64_t)settings->container_log_mb * MEGABYTE,
-        .read_only_root = settings->container_read_only,
-        .without_capabilities = settings->container_drop_capabilities,
-        .no_new_privileges = settings->container_no_new_privileges,
-        .mounts = mounts,
-        .mount_count = fill_mounts(settings, ca_volume, sizeof ca_volume, mounts),
         .binds = qfc_texts(binds),
         .published_port = debugs(settings) ? (unsigned)settings->debugpy_port : 0,
     };
+    qfc_confine(settings, &job->limits, &confines, &container);
     job->body = qfc_buffer(BODY_MAX_BYTES);
     return qfc_container_json(&container, &job->body, error);
 }
@@ -159,7 +120,7 @@ static int make_environment(const struct job *job, struct qfc_environment *envir
     const struct qfc_environment_given given = {
         .secrets = job->rows[ROWS_SECRETS],
         .key = job->worker->has_fernet_key ? &job->worker->fernet_key : NULL,
-        .custom_ca = has_custom_ca() ? CUSTOM_CA_FILE : NULL,
+        .custom_ca = qfc_has_custom_ca() ? QFC_CUSTOM_CA_FILE : NULL,
         .token = job->token,
         .url = job->worker->settings->qfieldcloud_url,
         .job_id = job->row.id,

@@ -3,6 +3,8 @@
  */
 #include "worker_private.h"
 
+#include "qfc/confine.h"
+
 #include <jansson.h>
 #include <malloc.h>
 #include <signal.h>
@@ -193,7 +195,7 @@ static int open_stores(struct qfc_worker *worker, struct qfc_error *error)
         .region_name = settings->storage_region_name,
         .endpoint_url = settings->storage_endpoint_url,
         .deadline_ms = STORE_DEADLINE_MS,
-        .ca_file = access(CUSTOM_CA_FILE, F_OK) == 0 ? CUSTOM_CA_FILE : NULL,
+        .ca_file = qfc_has_custom_ca() ? QFC_CUSTOM_CA_FILE : NULL,
     };
     worker->stores = qfc_stores_new(worker->http, &options, error);
     return worker->stores ? 0 : -1;

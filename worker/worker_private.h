@@ -22,10 +22,6 @@
 #include <stdint.h>
 #include <uv.h>
 
-/* Where a deployment keeps a certificate authority of its own (v26.8 and later), here and in the container. */
-#define CUSTOM_CA_DIRECTORY "/etc/ssl/custom_certs"
-#define CUSTOM_CA_FILE      CUSTOM_CA_DIRECTORY "/custom_ca.crt"
-
 /* A place in a job's life: see lifecycle.c. */
 enum step {
     STEP_NONE = 0, /* in the table: cannot happen */

@@ -54,6 +54,9 @@ struct qfc_stores *qfc_stores_new(struct qfc_http *http, const struct qfc_stores
  * when the loop has run a close callback. */
 void qfc_stores_free(struct qfc_stores *stores);
 
+/* The names of the storages, from 0 on; null behind the last one. Belongs to the stores. */
+const char *qfc_stores_name(const struct qfc_stores *stores, size_t index);
+
 /* Why a storage cannot be used, or null: it can. Belongs to the stores. */
 const char *qfc_stores_trouble(const struct qfc_stores *stores, const char *storage);
 

@@ -19,6 +19,7 @@ PREFIX = "/api/v1/"
 IP_FREEBIND = 15  # of linux/in.h
 UUID = "[0-9a-f-]{36}"
 ROUTES = [
+    ("GET", re.compile("status/"), "status"),
     ("GET", re.compile(f"files/(?P<project>{UUID})/?"), "list"),
     ("GET", re.compile(f"files/(?P<project>{UUID})/(?P<name>.+?)/?"), "download"),
     ("POST", re.compile(f"files/(?P<project>{UUID})/(?P<name>.+?)/?"), "upload"),
@@ -146,7 +147,8 @@ class Api:
             self._obey_rules(request)
             act = self._route(request)
             with self._connection_lock:
-                self._authenticate(request)
+                if request.route != "status":
+                    self._authenticate(request)
                 return 200, act(request, content_type, body)
         except Refused as refused:
             return refused.status, refused.body
@@ -198,6 +200,9 @@ class Api:
             request.parts["project"],
             request.parts["name"],
         )
+
+    def _status(self, _request, _content_type, _body):
+        return {"database": "ok", "storages": {}}
 
     def _list(self, request, _content_type, _body):
         rows = self.database.execute(
