@@ -5,10 +5,12 @@ pg_notify and nothing else, which shows what PostgreSQL takes for a notification
 turns, over TCP and with the simple protocol: `transaction` is a job and its package row between BEGIN and COMMIT, as the
 web application inserts them, but without all that it asks before and does beside it, of which the trigger's share is
 smaller; `statement` is a job's row alone. In the two with triggers a session listens, as workers do. Commits wait for
-the disk, as in production; last it is measured without that, where nothing but the processor counts.
+the disk, as in production. A batch's time is the median of its transactions': what else the machine does hits some of
+them hard, and most not at all.
 
-A batch's time is the median of its transactions': what else the machine does hits some of them hard, and most not at
-all.
+Last comes the processor time of the session that inserts, without the disk, without the network, and whatever else the
+machine does: from /proc, in many small batches, of which the quickest tenth counts. So the ratio is the largest there,
+and the same each time.
 """
 
 import glob
@@ -24,6 +26,7 @@ from bed.postgres import ROLE
 
 RELEASE = "v26.25"
 COUNT = 200  # transactions in a batch
+SMALL, SMALL_BATCHES, QUICKEST = 25, 10, 0.1  # transactions, batches for each of `pairs`, the part that counts
 LIMIT = 1.1
 BARE = """
 CREATE FUNCTION bare() RETURNS trigger LANGUAGE plpgsql
@@ -72,7 +75,7 @@ class Case:
         values |= {"id": None, "status": "pending", "created_at": None, "updated_at": None}
         made = {"id": "gen_random_uuid()", "created_at": "now()", "updated_at": "now()"}
         written = ", ".join(made.get(name) or f"'{value}'" for name, value in values.items())
-        insert = f"INSERT INTO core_job ({', '.join(values)}) VALUES ({written})"
+        self.insert = insert = f"INSERT INTO core_job ({', '.join(values)}) VALUES ({written})"
         child = "INSERT INTO core_packagejob (job_ptr_id) VALUES (':id')"
         return f"BEGIN;\n{insert} RETURNING id \\gset\n{child};\nCOMMIT;\n", f"{insert};\n"
 
@@ -81,6 +84,22 @@ class Case:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return path
+
+    def processor_us(self, session):
+        """Of one transaction in this session of the database."""
+
+        def used():
+            with open(f"/proc/{session.info.backend_pid}/schedstat", encoding="ascii") as file:
+                return int(file.read().split()[0])
+
+        with session.cursor() as cursor:
+            before = used()
+            for _ in range(SMALL):
+                cursor.execute("BEGIN")
+                cursor.execute(f"{self.insert} RETURNING id")
+                cursor.execute("INSERT INTO core_packagejob (job_ptr_id) VALUES (%s)", cursor.fetchone())
+                cursor.execute("COMMIT")
+            return (used() - before) / SMALL / 1000
 
     def measure(self, kind):
         """Milliseconds of one; pgbench writes a line with the microseconds of each."""
@@ -109,12 +128,12 @@ def make_cases(bed):
     return cases
 
 
-def set_durable(server, durable):
-    """Do commits wait for the disk?"""
+def set_durable(server):
+    """Commits wait for the disk."""
     connection = server.connect("postgres", superuser=True)
     with connection.cursor() as cursor:
         for name in ("fsync", "full_page_writes"):
-            cursor.execute(f"ALTER SYSTEM SET {name} = {'on' if durable else 'off'}")
+            cursor.execute(f"ALTER SYSTEM SET {name} = on")
         cursor.execute("SELECT pg_reload_conf()")
     connection.close()
     time.sleep(1)
@@ -127,6 +146,30 @@ def measure(cases, kind, pairs):
         for case in cases[number % 3 :] + cases[: number % 3]:
             found[case].append(case.measure(kind))
     return found
+
+
+def measure_processor(cases, pairs):
+    """{case: [microseconds of the quickest]}."""
+    sessions = {case: case.database.connect() for case in cases}
+    found = {case: [] for case in cases}
+    for number in range(-5, SMALL_BATCHES * pairs):  # the first ones warm up
+        for case in cases[number % 3 :] + cases[: number % 3]:
+            us = case.processor_us(sessions[case])
+            if number >= 0:
+                found[case].append(us)
+    for session in sessions.values():
+        session.close()
+    return {case: sorted(times)[: max(1, round(len(times) * QUICKEST))] for case, times in found.items()}
+
+
+def show_processor(found):
+    print("\ntransaction, the session's processor time")
+    print(f"    {'':<16}{'us':>10}{'more us':>10}{'ratio':>8}")
+    without = max(next(iter(found.values())))
+    for case, times in found.items():
+        us = max(times)
+        verdict = f"  {'within' if us / without <= LIMIT else 'over'} {LIMIT}" if case.name == "setup-db" else ""
+        print(f"    {case.name:<16}{us:>10.0f}{us - without:>10.0f}{us / without:>8.2f}{verdict}", flush=True)
 
 
 def show(title, found):
@@ -146,10 +189,11 @@ def run(bed, pairs):
     listeners = [Listener(case.database) for case in cases[1:]]
     endings = [cleanup.later(listener.close) for listener in listeners]
     print(f"\nInserting a job, {pairs} batches of {COUNT} each, ratio: the median of the batches' ratios:")
-    for kind, durable in ((KINDS[0], True), (KINDS[1], True), (KINDS[1], False)):
-        set_durable(bed.server, durable)
+    set_durable(bed.server)
+    for kind in KINDS:
         cases[0].measure(kind)
-        show(f"{kind}, {'durable' if durable else 'without fsync'}", measure(cases, kind, pairs))
+        show(kind, measure(cases, kind, pairs))
+    show_processor(measure_processor(cases, pairs))
     print(f"\nheard: {', '.join(str(listener.heard) for listener in listeners)}")
     for ending in endings:
         cleanup.now(ending)
