@@ -190,6 +190,7 @@ static void set_connection(CURL *easy, CURLcode *code, const struct qfc_http_req
         set_long(easy, code, CURLOPT_BUFFERSIZE, (long)BULK_BYTES);
         set_long(easy, code, CURLOPT_UPLOAD_BUFFERSIZE, (long)BULK_BYTES);
     }
+    set_long(easy, code, CURLOPT_FRESH_CONNECT, request->fresh ? 1 : 0);
     set_long(easy, code, CURLOPT_TCP_NODELAY, 1);
     set_long(easy, code, CURLOPT_TCP_KEEPALIVE, 1);
     set_long(easy, code, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE);

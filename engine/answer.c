@@ -105,6 +105,8 @@ int qfc_engine_refused(struct qfc_engine_call *call, const char *path, const str
 
     if (status < 400)
         return qfc_engine_nonsense(call, error, "an unexpected status");
+    if (status >= 500)
+        qfc_engine_doubt(call->engine);
     qfc_engine_words(&response->body, words);
     hide_environment(words);
     /* A look that failed on the engine's side says nothing about what was looked at; 501 is what it cannot do at all.

@@ -63,6 +63,14 @@ int qfc_engine_shown(const char *id)
     return strlen(id) == QFC_CONTAINER_ID_SIZE - 1 ? 12 : (int)strnlen(id, 200);
 }
 
+/* Docker gives containers ten seconds to end, and itself fifteen. */
+#define DOUBT_MS 15000
+
+void qfc_engine_doubt(struct qfc_engine *engine)
+{
+    engine->doubted_until = uv_hrtime() / 1000000 + DOUBT_MS;
+}
+
 int qfc_engine_send(struct qfc_engine *engine, struct qfc_http_request *request, const char *api, const char *path,
                     struct qfc_http_transfer **ret_transfer, struct qfc_error *error)
 {
@@ -78,6 +86,7 @@ int qfc_engine_send(struct qfc_engine *engine, struct qfc_http_request *request,
     request->url = url;
     request->unix_socket = engine->socket;
     request->tls = engine->tls ? &tls : NULL;
+    request->fresh = uv_hrtime() / 1000000 < engine->doubted_until;
     r = qfc_http_start(engine->http, request, ret_transfer, error);
     free(url);
     return r;

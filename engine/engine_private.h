@@ -103,6 +103,7 @@ struct qfc_engine {
     bool tls;
     char *ca_file, *certificate_file, *key_file;
     unsigned deadline_ms;
+    uint64_t doubted_until; /* of uv_hrtime, in ms */
 
     char api[16];   /* "1.41" */
     bool podman;    /* not Docker; known with the version */

@@ -26,6 +26,8 @@ struct row {
 
 /* How often a container is asked to start that stays as it was created. */
 #define START_TRIES 5
+/* How often what a container left is asked for: an engine that is being stopped refuses it for ten seconds and more. */
+#define COLLECT_TRIES 8
 /* How often the database may refuse an outcome: each time a little less is written, see make_ending. */
 #define FINISH_REFUSALS 4
 /* How long a table or column may be missing: the web application's migrations take their time. */
@@ -78,15 +80,15 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,
         [EVENT_LOST] = STEP_REVOKE,          [EVENT_TAKEN] = STEP_END,       [EVENT_SPENT] = STEP_RETURN,
         [EVENT_STOP] = STEP_END}},
-    [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, 5, {
+    [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, COLLECT_TRIES, {
         [EVENT_DONE] = STEP_FEEDBACK,        [EVENT_GONE] = STEP_INSPECT,
         [EVENT_MAY_HAVE_RUN] = STEP_FEEDBACK, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FEEDBACK,  [EVENT_STOP] = STEP_IGNORE}},
-    [STEP_FEEDBACK] = {"feedback", "fetch feedback.json", start_feedback, ENGINE, false, 5, {
+    [STEP_FEEDBACK] = {"feedback", "fetch feedback.json", start_feedback, ENGINE, false, COLLECT_TRIES, {
         [EVENT_DONE] = STEP_THUMBNAIL,       [EVENT_GONE] = STEP_INSPECT,
         [EVENT_MAY_HAVE_RUN] = STEP_REVIEW,  [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
-    [STEP_THUMBNAIL] = {"thumbnail", "fetch the project's picture, where the worker stores it", start_thumbnail, ENGINE, false, 5, {
+    [STEP_THUMBNAIL] = {"thumbnail", "fetch the project's picture, where the worker stores it", start_thumbnail, ENGINE, false, COLLECT_TRIES, {
         [EVENT_DONE] = STEP_REVIEW,          [EVENT_MAY_HAVE_RUN] = STEP_REVIEW, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
     [STEP_REVIEW] = {"review", "read again what the outcome depends on", start_review, DATABASE, false, 0, {

@@ -44,6 +44,14 @@ static bool was_killed_in_time(const struct job *job)
            !job->state.oom_killed && job->state.lived_ms >= (int64_t)job->timeout_s * 1000;
 }
 
+/* Its engine went away while it ran, and it has come to a bad end that it could not even tell of: the end of all
+ * processes of a host looks like that, one after the other. */
+static bool fell_with_engine(const struct job *job)
+{
+    return job->wait_broken && job->collected && !job->has_feedback && !job->past_deadline &&
+           job->state.exit_code != 0 && !job->state.oom_killed;
+}
+
 /* Somebody has killed it; who, is not known yet. */
 static bool is_doubtful(struct job *job)
 {
@@ -62,8 +70,7 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         return;
     }
     if (error) { /* that says nothing about the container */
-        job->wait_broken |=
-            job->kill_doubts > 0 && (error->kind == QFC_ERROR_UNREACHABLE || error->kind == QFC_ERROR_UNKNOWN);
+        job->wait_broken |= job->kill_doubts > 0;
         job_moved(job, error->kind == QFC_ERROR_UNKNOWN ? EVENT_UNKNOWN : EVENT_AGAIN, error);
         return;
     }
@@ -84,12 +91,13 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         qfc_fail(&lost, QFC_ERROR_REFUSED, 0, "container %.12s stays as it was created, whatever is tried",
                  job->container);
         job_moved(job, EVENT_NOT_STARTED, &lost);
-    } else if (ended_with_engine(job)) {
+    } else if (ended_with_engine(job) || fell_with_engine(job)) {
         job->failure_type = "ENGINE_LOST";
         qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "the engine went away and ended container %.12s with it (exit code %lld)",
                  job->container, (long long)job->state.exit_code);
         job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
     } else if (is_doubtful(job)) {
+        qfc_engine_doubt(job->worker->engine);
         qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "container %.12s was killed, perhaps by an engine that is being stopped",
                  job->container);
         job_moved(job, EVENT_UNKNOWN, &lost);

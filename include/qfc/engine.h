@@ -48,11 +48,11 @@ struct qfc_container_state {
     char id[QFC_CONTAINER_ID_SIZE];
     enum qfc_container_status status;
     int64_t exit_code;
-    bool going;      /* somebody removes it: nothing can be fetched from it any more */
-    bool oom_killed; /* some process of it was killed for memory; the exit code may be anything */
+    bool going;       /* somebody removes it: nothing can be fetched from it any more */
+    bool oom_killed;  /* some process of it was killed for memory; the exit code may be anything */
     int64_t ran_ms;   /* from start to end on the engine's clock; of one that has ended, else 0 */
     int64_t lived_ms; /* the same from its creation on */
-    char error[256]; /* the engine's own word on why it could not start, or "" */
+    char error[256];  /* the engine's own word on why it could not start, or "" */
 };
 
 /* What a call brought; which members are set stands at the call. All of it ends with `done`. */
@@ -61,7 +61,7 @@ struct qfc_engine_reply {
     char id[QFC_CONTAINER_ID_SIZE];
     struct qfc_container_state state;
     int64_t exit_code;
-    int64_t size_bytes; /* of an image; 0: not told */
+    int64_t size_bytes;      /* of an image; 0: not told */
     struct qfc_buffer *data; /* a caller may take it with qfc_buffer_take */
 };
 
@@ -181,6 +181,14 @@ int qfc_engine_remove_idle(struct qfc_engine *engine, const char *id, QFC_ENGINE
 int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END);
 
 int qfc_engine_rename(struct qfc_engine *engine, const char *id, const char *name, QFC_ENGINE_END);
+
+/*
+ * Is it being stopped? Such an engine takes no more connections, but answers on over those that it has, while it closes
+ * its stores one after the other: what is asked of it then fails (500), or is done by half (the volumes of a container
+ * that is removed stay behind). So from now on, for a while, each call makes a connection of its own, and finds out. An
+ * answer of 500 and above raises this doubt by itself.
+ */
+void qfc_engine_doubt(struct qfc_engine *engine);
 
 /* Ends a call without any further callback. */
 void qfc_engine_cancel(struct qfc_engine_call *call);

@@ -56,6 +56,7 @@ struct qfc_http_request {
     unsigned connect_ms;   /* to connect; 0: 10 s */
     unsigned deadline_ms;  /* for the whole transfer; 0: none (long polls, logs, events) */
     bool bulk;             /* gigabytes: larger pieces */
+    bool fresh;            /* over a connection that did not stand before */
 
     /* The answer's headers are there; for 1xx it is not called. May be null. */
     void (*on_headers)(void *userdata, int status);

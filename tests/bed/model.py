@@ -277,9 +277,16 @@ class Web:
         while self.pause(dice.uniform(0.4, 1.5)):
             self.cleaned |= player.transaction(self._clean_one)
 
-    def _clean_one(self, db):
+    def clean(self, job_ids):
+        """Ends jobs that their old loop has started, and has died."""
+        player = Player(self.database)
+        for job_id in job_ids:
+            self.cleaned |= player.transaction(self._clean_one, f"id = '{job_id}'")
+        player.db.disconnect()
+
+    def _clean_one(self, db, which="model_is_ours(id)"):
         row = db.one(
-            "SELECT id, created_by_id FROM core_job WHERE status = 'started' AND model_is_ours(id)"
+            f"SELECT id, created_by_id FROM core_job WHERE status = 'started' AND {which}"
             " ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED"
         )
         if not row:

@@ -286,7 +286,7 @@ def report(facts):
         f" {sum(claim.excused or 0 for claim in judged)} older jobs excused, locked or just changed",
         f"  old loops: {counts['claims']} claims, {counts['yields']} yields,"
         f" {counts['serialization errors']} serialization errors, {counts['deaths by a deleted row']} deaths by a"
-        f" deleted row, {len(facts.lost)} jobs lost, {len(facts.killed)} orphans killed",
+        f" deleted row, {counts['killed']} times killed, {len(facts.lost)} jobs lost, {len(facts.killed)} orphans killed",
         f"  containers: {len(facts.starts)} starts; {len(beside)} times two in a project, as a row had gone"
         f" ({late} times that of the later one); {facts.crowd.observer.polls} polls",
     )

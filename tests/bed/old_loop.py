@@ -37,6 +37,10 @@ class RowGone(Exception):
     """Django: the object does not exist, or `Save with update_fields did not affect any rows`."""
 
 
+class Died(Exception):
+    """Killed, between two statements."""
+
+
 def utc():
     return datetime.datetime.now(datetime.timezone.utc)
 
@@ -50,11 +54,20 @@ class OldLoop(threading.Thread):
         self.database, self.docker, self.image, self.label = database, docker, image, label
         self.counts, self.killed, self.lost, self.ran = collections.Counter(), [], set(), set()
         self.failure, self.tokens = None, set()
+        self.abandoned = set()  # jobs that it had when it was killed, and had marked as started
         self._stopped, self._connection = threading.Event(), None
+        self._killed, self._job, self._mortal = threading.Event(), None, True
 
     def stop(self):
         """Ends it after its current job, as SIGTERM does."""
         self._stopped.set()
+
+    def kill(self):
+        """As kill -9 does, at the next statement before it ends a job; it is started again then."""
+        self._killed.set()
+
+    def is_dying(self):
+        return self._killed.is_set()
 
     def run(self):
         while not self._stopped.is_set():
@@ -65,14 +78,21 @@ class OldLoop(threading.Thread):
                 self.counts["serialization errors"] += 1
             except RowGone:
                 self.counts["deaths by a deleted row"] += 1
+            except Died:
+                self.counts["killed"] += 1
+                self.abandoned |= {str(self._job["id"])} if self._job else set()
+                self._killed.clear()
             except Exception as error:  # pylint: disable=broad-except
                 self.failure = error
                 self._stopped.set()
             finally:
+                self._job = None
                 self._connection.close()
             self._stopped.wait(RESTART_S)
 
     def _execute(self, statement, *values):
+        if self._mortal and self._killed.is_set():
+            raise Died()
         with self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
             cursor.execute(statement.replace("{project}", self.database.project_table), values or None)
             return cursor.fetchall() if cursor.description else cursor.rowcount
@@ -131,6 +151,7 @@ class OldLoop(threading.Thread):
         job = rows[0]
         try:
             self._start(job)
+            self._job = None
         except (RowGone, DockerError, OSError, http.client.HTTPException) as error:
             self.counts["errors around the container"] += 1
             self._end_by_exception(job, error)
@@ -138,12 +159,14 @@ class OldLoop(threading.Thread):
     def _start(self, job):
         job["started_at"] = utc()
         self._save(job, status="started", started_at=job["started_at"])
+        self._job = job
         others = self._execute(
             "SELECT count(*) FROM core_job WHERE project_id = %s AND status IN ('queued', 'started') AND NOT id = %s",
             job["project_id"], job["id"],
         )  # fmt: skip
         if others[0]["count"] > 0:
             self._save(job, status="pending", started_at=None)
+            self._job = None
             self.counts["yields"] += 1
             return
         deltas = self._deltas(job) if job["type"] == "delta_apply" else []
@@ -219,6 +242,14 @@ class OldLoop(threading.Thread):
         return ["python3", "entrypoint.py", word, str(job["project_id"]), file_name, *more]
 
     def _finish(self, job, code, log, feedback, deltas):
+        """It ends a job in several transactions: who dies between them leaves deltas undecided for ever."""
+        self._mortal = False
+        try:
+            self._write_end(job, code, log, feedback, deltas)
+        finally:
+            self._mortal = True
+
+    def _write_end(self, job, code, log, feedback, deltas):
         try:
             said = json.loads(feedback)
         except (TypeError, ValueError) as error:
@@ -249,6 +280,13 @@ class OldLoop(threading.Thread):
 
     def _end_by_exception(self, job, error):
         """The row may be gone, which is said in a log and no more."""
+        self._job, self._mortal = None, False
+        try:
+            self._write_exception(job, error)
+        finally:
+            self._mortal = True
+
+    def _write_exception(self, job, error):
         said = json.dumps({"error": str(error), "error_origin": "worker_wrapper"})
         ended = "UPDATE core_job SET status = 'failed', feedback = %s, finished_at = %s WHERE id = %s"
         if self._execute(ended, said, utc(), job["id"]):

@@ -305,6 +305,28 @@ def test_engine_away_before_the_start(scene):
     scene.stop()
 
 
+def test_engine_that_is_being_stopped(scene):
+    """It takes no more connections, but answers on over those that it has, and does things by half. After its first
+    refusal nothing more is asked of it before it is back."""
+    scene.start()
+    scene.another_finishes()  # by now there are connections
+    hold = scene.proxy.hold(CALLS["start"])
+    scene.proxy.answer(CALLS["start"], 500)
+    job = scene.job()
+    hold.reached()
+    removals = scene.proxy.count(CALLS["delete"])
+    path = scene.proxy.socket_path
+    os.rename(path, f"{path}.closed")
+    hold.release()
+    scene.wait_for_word("no socket there")
+    assert scene.proxy.count(CALLS["delete"]) == removals and len(scene.containers(job)) == 1
+    os.rename(f"{path}.closed", path)
+    scene.finishes(job)
+    assert scene.starts(job) == 1
+    scene.worker.wait_for(lambda: not scene.containers(job), "the removal of both containers")
+    scene.stop()
+
+
 def test_engine_killed_under_a_running_job(own_scene):
     """One job runs and one waits. The machine takes engine and container along; the program waits for the engine, puts
     the job back, and does both."""

@@ -182,7 +182,8 @@ def test_a_large_crowd(played, capsys, release, types):
 
 
 class DyingCrowd(Crowd):
-    """The same, while one worker after another is killed, and another one started in its place."""
+    """The same, while one worker after another is killed, and another one started in its place; and one old loop after
+    the other, too. What these have started is ended by the web application's task, a while later."""
 
     env = {"QFC_TEST_HURRY": "15"}
     deaths = 12
@@ -195,6 +196,16 @@ class DyingCrowd(Crowd):
             victim.send(signal.SIGKILL)
             victim.process.wait()
             self.processes[number % len(self.processes)] = self.worker.start("run", "--concurrency", 4)
+            self.old_loops[number % len(self.old_loops)].kill()
+            self._clean_up_after_old_loops()
+        while any(old_loop.is_dying() for old_loop in self.old_loops) and self.web.pause(0.1):
+            pass
+        self._clean_up_after_old_loops()
+
+    def _clean_up_after_old_loops(self):
+        for old_loop in self.old_loops:
+            abandoned, old_loop.abandoned = old_loop.abandoned, set()
+            self.web.clean(abandoned)
 
     def _until_done(self):
         killer = threading.Thread(target=self._kill)

@@ -39,6 +39,7 @@ def weather(own_scene, own_ground, postgres, databases, directory, seed):
         made[0].leftovers = watch
         return made[0]
 
+    own_scene.worker.env["RETRY_BASE_DELAY_SECONDS"] = None  # the default: an engine takes its time to come back
     yield make
     for storm in made:
         storm.close()
@@ -65,7 +66,9 @@ def undecided(storm):
 
 
 def is_engines_fault(feedback):
-    return feedback.get("error_type") == "ENGINE_LOST" or "engine" in (feedback.get("error") or "").partition(":")[0]
+    """Or that of its workers, each of which died when it had the job."""
+    said = (feedback.get("error") or "").partition(":")[0]
+    return feedback.get("error_type") == "ENGINE_LOST" or "engine" in said or said.startswith("its worker")
 
 
 def untrue(storm):
