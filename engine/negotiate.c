@@ -61,6 +61,15 @@ static int read_version(struct qfc_engine *engine, const struct qfc_http_respons
     return r;
 }
 
+/* A server of TLS that takes not our certificate, or no TLS at all, often says no more than by hanging up. */
+static const char *hint(const struct qfc_engine *engine, const struct qfc_error *failure)
+{
+    if (engine->socket || (failure->kind != QFC_ERROR_UNKNOWN && failure->kind != QFC_ERROR_INVALID))
+        return "";
+    return engine->tls ? "; does it accept the certificate in DOCKER_CERT_PATH?"
+                       : "; where it speaks TLS, DOCKER_TLS_VERIFY must be set";
+}
+
 static int read_answer(struct qfc_engine *engine, const struct qfc_error *failure,
                        const struct qfc_http_response *response, struct qfc_error *error)
 {
@@ -68,10 +77,9 @@ static int read_answer(struct qfc_engine *engine, const struct qfc_error *failur
 
     if (failure && failure->kind == QFC_ERROR_UNREACHABLE)
         return qfc_engine_unreachable(engine, failure, error);
-    if (failure) {
-        *error = *failure;
-        return qfc_context(error, "ask the engine at %s for its version", engine->where);
-    }
+    if (failure)
+        return qfc_fail(error, failure->kind, failure->code, "ask the engine at %s for its version: %s%s",
+                        engine->where, failure->message, hint(engine, failure));
     if (response->status == 200)
         return read_version(engine, response, error);
     qfc_engine_words(&response->body, words);

@@ -121,6 +121,9 @@ static void ask(struct qfc_worker *worker, const struct suspects *suspects)
 static void on_list(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct qfc_worker *worker = userdata;
+    bool refused = error && (error->kind == QFC_ERROR_REFUSED || error->kind == QFC_ERROR_INVALID);
+    if (refused && is_news(worker->sweep_trouble, error->message))
+        qfc_log(QFC_LOG_WARNING, NULL, "%s; containers that no job needs stay; this is said once", error->message);
     if (error || !qfc_queue_ready(worker->queue))
         return;
     json_t *list = json_loadb(qfc_buffer_text(reply->data), reply->data->size, 0, NULL);

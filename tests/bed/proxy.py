@@ -320,7 +320,7 @@ class EngineProxy(_Listener):
             elif rule.act == "cut" and rule.when == BEFORE:
                 return False
             elif rule.act == "answer":
-                client.sendall(_made_up(*rule.reply))
+                client.sendall(made_up(*rule.reply))
                 return True
         with contextlib.suppress(OSError):
             engine.connect(self.engine_socket)
@@ -355,11 +355,12 @@ class EngineProxy(_Listener):
         )
 
 
-def _made_up(status, body):
+def made_up(status, body, kind="application/json"):
+    """An answer, whole."""
     if body is None:
         body = {"message": "the proxy was told to say so"}
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} Made up\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = f"HTTP/1.1 {status} Made up\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n\r\n"
     return head.encode() + data
 
 

@@ -39,6 +39,9 @@ class TlsEngine:
         self.context.load_cert_chain(directory / "server.pem", directory / "server-key.pem")
         self.context.load_verify_locations(directory / "ca.pem")
         self.context.verify_mode = ssl.CERT_REQUIRED
+        self._listen()
+
+    def _listen(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -75,6 +78,18 @@ class TlsEngine:
         self.listener.close()
 
 
+class PlainEngine(TlsEngine):
+    """The same without TLS."""
+
+    def __init__(self, engine_socket):  # pylint: disable=super-init-not-called
+        self.engine_socket, self.context = engine_socket, self
+        self._listen()
+
+    @staticmethod
+    def wrap_socket(client, server_side):  # pylint: disable=unused-argument
+        return client
+
+
 @pytest.fixture
 def certificates(tmp_path):
     make_certificates(tmp_path)
@@ -106,6 +121,63 @@ def test_a_server_of_another_ca_is_refused(worker, tls_engine, certificates):
     assert any(address in m and "certificate problem" in m for m in output.messages("error")), output
 
 
+def sign(directory, name, subject, extension, *dates):
+    """Signs a further certificate with the CA; its key has the name, too."""
+    (directory / f"{name}.ext").write_text(extension + "\n")
+    openssl(directory, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}-key.pem", "-out", f"{name}.csr",
+            "-subj", subject)
+    openssl(directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem",
+            "-CAcreateserial", "-out", f"{name}.pem", "-extfile", f"{name}.ext", *(dates or ("-days", "2")))
+
+
+@pytest.mark.parametrize("subject, dates, said", [
+    ("subjectAltName=IP:127.0.0.1", ("-days", "-1"), "expired"),
+    ("subjectAltName=DNS:other.example", (), "subject name matches target host name"),
+])
+def test_a_certificate_of_the_server_that_is_wrong(worker, tls_engine, certificates, subject, dates, said):
+    """Expired, or of another host: what is wrong is said, and nothing is sent to it."""
+    sign(certificates, "wrong", "/CN=engine", subject, *dates)
+    tls_engine.context.load_cert_chain(certificates / "wrong.pem", certificates / "wrong-key.pem")
+    output = worker.run("run", "--drain", DOCKER_HOST=tls_engine.host, DOCKER_TLS_VERIFY="1",
+                        DOCKER_CERT_PATH=str(certificates))
+    assert output.returncode == 3
+    address = tls_engine.host.removeprefix("tcp://")
+    assert any(address in m and said in m for m in output.messages("error")), output
+
+
+@pytest.mark.parametrize("dates, ca", [((), "other"), (("-days", "-1"), None)], ids=["another CA", "expired"])
+def test_a_certificate_of_ours_that_is_wrong(worker, tls_engine, certificates, dates, ca):
+    """The engine refuses it; what it says is passed on, or where to look."""
+    sign(certificates, "mine", "/CN=worker", "extendedKeyUsage=clientAuth", *dates)
+    if ca:
+        openssl(certificates, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "mine-key.pem", "-out",
+                "mine.pem", "-subj", "/CN=somebody", "-days", "2")
+    os.rename(certificates / "mine.pem", certificates / "cert.pem")
+    os.rename(certificates / "mine-key.pem", certificates / "key.pem")
+    output = worker.run("run", "--drain", DOCKER_HOST=tls_engine.host, DOCKER_TLS_VERIFY="1",
+                        DOCKER_CERT_PATH=str(certificates))
+    assert output.returncode == 3
+    address = tls_engine.host.removeprefix("tcp://")
+    assert any(address in m and ("alert" in m or "does it accept the certificate" in m) for m in output.messages("error")), output
+
+
+def test_plain_http_to_a_server_of_tls(worker, tls_engine):
+    """DOCKER_TLS_VERIFY was forgotten."""
+    output = worker.run("run", "--drain", DOCKER_HOST=tls_engine.host)
+    assert output.returncode == 3
+    assert any("DOCKER_TLS_VERIFY" in m for m in output.messages("error")), output
+
+
+def test_tls_to_a_server_of_plain_http(worker, ground, certificates):
+    """DOCKER_TLS_VERIFY is set, and the port is another one's."""
+    plain = PlainEngine(ground.engine.socket_path)
+    output = worker.run("run", "--drain", DOCKER_HOST=plain.host, DOCKER_TLS_VERIFY="1",
+                        DOCKER_CERT_PATH=str(certificates))
+    plain.close()
+    assert output.returncode == 3
+    assert any("wrong version number" in m for m in output.messages("error")), output
+
+
 def test_a_missing_certificate_is_named(worker, tls_engine, certificates):
     os.remove(certificates / "key.pem")
     output = worker.run("run", "--drain", DOCKER_HOST=tls_engine.host, DOCKER_TLS_VERIFY="1",
@@ -116,13 +188,9 @@ def test_a_missing_certificate_is_named(worker, tls_engine, certificates):
 
 def test_plain_tcp(database, worker, ground):
     """Without TLS, as behind a proxy for the socket."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    plain = TlsEngine.__new__(TlsEngine)
-    plain.engine_socket, plain.listener = ground.engine.socket_path, listener
-    plain.context = type("Plain", (), {"wrap_socket": staticmethod(lambda client, server_side: client)})
-    threading.Thread(target=plain._accept, daemon=True).start()
+    plain = PlainEngine(ground.engine.socket_path)
     job = database.job(database.project(qgis_file="offline.qgs"), "package")
-    output = worker.run("run", "--drain", DOCKER_HOST=f"tcp://127.0.0.1:{listener.getsockname()[1]}")
-    listener.close()
+    output = worker.run("run", "--drain", DOCKER_HOST=plain.host)
+    plain.close()
     assert output.returncode == 0, output
     assert database.get("core_job", job["id"])["status"] == "finished"
