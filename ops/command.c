@@ -5,6 +5,7 @@
 
 #include "ops_private.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,6 +36,22 @@ static const struct option_info *find_option(const struct command *command, cons
     return NULL;
 }
 
+/* "f" of "-f": of options without a value. */
+static const struct option_info *find_letter(const struct command *command, const char *letter)
+{
+    for (const struct option_info *option = command->options; option && option->name; option++)
+        if (option->letter && option->letter == letter[0] && !letter[1])
+            return option;
+    return NULL;
+}
+
+/* May the value be left out, as it is here? Such a value is a number. */
+static bool is_left_out(const struct option_info *option, const struct arguments *arguments)
+{
+    return option->value[0] == '[' &&
+           (arguments->read + 1 >= arguments->argc || !isdigit((unsigned char)*arguments->argv[arguments->read + 1]));
+}
+
 /* The command's name between two halves of what is wrong. */
 static enum argument wrong_argument(const char *before, const struct command *command, const char *after,
                                     const char *what)
@@ -50,14 +67,15 @@ static enum argument read_option(struct arguments *arguments, char *text, const 
     const struct command *command = arguments->command;
     const char *equals = strchr(text, '=');
     const struct option_info *option =
-        text[1] == '-' ? find_option(command, text + 2, equals ? (size_t)(equals - text - 2) : strlen(text + 2)) : NULL;
+        text[1] == '-' ? find_option(command, text + 2, equals ? (size_t)(equals - text - 2) : strlen(text + 2))
+                       : find_letter(command, text + 1);
     if (!option)
         return wrong_argument("no such option of ", command, "", text);
     *ret_name = option->name;
     *ret_value = equals ? equals + 1 : NULL;
     if (!option->value && equals)
         return wrong_argument("this option of ", command, " takes no value", text);
-    if (option->value && !equals) {
+    if (option->value && !equals && !is_left_out(option, arguments)) {
         if (arguments->read + 1 >= arguments->argc) {
             wrong("this option needs a value", text);
             return ARGUMENT_WRONG;

@@ -9,8 +9,9 @@
 
 struct option_info {
     const char *name;    /* without its dashes: "concurrency"; null ends a list */
-    const char *value;   /* what its value is called: "N"; null: it takes none */
+    const char *value;   /* what its value is called: "N", "[N]" for a number that may be left out; null: none */
     const char *meaning; /* one sentence in lower case, without a full stop */
+    char letter;         /* that it is called by, too: 'f' for "-f"; 0: none */
 };
 
 struct command {

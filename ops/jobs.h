@@ -26,6 +26,13 @@ int jobs_ask(const struct jobs *jobs, struct qfc_statements *list, PGresult **re
  */
 int jobs_find(const struct jobs *jobs, const char *given, char ret_id[QFC_UUID_SIZE], struct qfc_error *error);
 
+/* The id of a project that is given as such, or as "owner/name". Errors as jobs_find. */
+int jobs_find_project(const struct jobs *jobs, const char *given, char ret_id[QFC_UUID_SIZE], struct qfc_error *error);
+
+/* jobs_times.c: notes in the steps of a job that qfc_jobs_show has brought what each took, as far as its output tells:
+ * `took_s`, and `took` for people. */
+void jobs_add_times(const struct jobs *jobs, const char *id, json_t *job);
+
 /* Seconds of an age: "90", "90s", "10m", "2h", "3d", "1w"; -1 for what is none. */
 double parse_age(const char *text);
 

@@ -3,11 +3,13 @@
  */
 #include "jobs.h"
 
+#include "qfc/jobs.h"
 #include "qfc/log.h"
 #include "qfc/pg.h"
 
 #include <ctype.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +90,37 @@ int jobs_find(const struct jobs *jobs, const char *given, char ret_id[QFC_UUID_S
         r = qfc_fail(error, QFC_ERROR_REFUSED, 0, count == ID_DIGITS ? "no such job" : "no job's id begins like that");
     else
         r = qfc_fail(error, QFC_ERROR_REFUSED, 0, "several jobs' ids begin like that: give more of its digits");
+    PQclear(found);
+    return r;
+}
+
+/* A project that is named by its id; false: it is not. */
+static bool take_id(const char *given, char ret_id[QFC_UUID_SIZE])
+{
+    char digits[ID_DIGITS + 1];
+    if (digits_of(given, digits) != ID_DIGITS)
+        return false;
+    snprintf(ret_id, QFC_UUID_SIZE, "%.8s-%.4s-%.4s-%.4s-%.12s", digits, digits + 8, digits + 12, digits + 16,
+             digits + 20);
+    return true;
+}
+
+int jobs_find_project(const struct jobs *jobs, const char *given, char ret_id[QFC_UUID_SIZE], struct qfc_error *error)
+{
+    struct qfc_statements list = {0};
+    PGresult *found;
+    char owner[256];
+    const char *slash = strchr(given, '/');
+    if (!slash && take_id(given, ret_id))
+        return 0;
+    if (!slash || slash - given >= (ptrdiff_t)sizeof owner)
+        return qfc_fail(error, QFC_ERROR_USAGE, 0, "a project is named by its id, or as owner/name");
+    snprintf(owner, sizeof owner, "%.*s", (int)(slash - given), given);
+    if (qfc_jobs_project(owner, slash + 1, &list, error) < 0 || jobs_ask(jobs, &list, &found, error) < 0)
+        return -1;
+    int r = PQntuples(found) == 1 ? 0 : qfc_fail(error, QFC_ERROR_REFUSED, 0, "there is no project of that name");
+    if (r == 0)
+        snprintf(ret_id, QFC_UUID_SIZE, "%s", PQgetvalue(found, 0, 0));
     PQclear(found);
     return r;
 }

@@ -94,6 +94,7 @@ extern const struct command command_settings;
 extern const struct command command_lifecycle;
 extern const struct command command_manual;
 extern const struct command command_completion;
+extern const struct command command_jobs_list, command_jobs_show, command_jobs_logs;
 extern const struct command command_jobs_cancel, command_jobs_retry, command_jobs_requeue;
 extern const struct command command_run, command_health, command_status, command_setup_db, command_settings,
     command_lifecycle;

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "base": "address buffer error fernet http log pg random statements stores tar text",
     "engine": "container engine events image_archive",
-    "queue": "actions job queue release report setup",
+    "queue": "actions job jobs queue release report setup",
     "processors": "environment feedback limits outcome processor secrets token",
     "worker": "confine image_backup image_work monitor settings worker",
     "ops": "cli",

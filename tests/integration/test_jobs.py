@@ -77,7 +77,7 @@ def make(database, state, type="package"):
         "running, lost": {"status": "started", "container_id": CONTAINER, "feedback": trail, **started},
         "nobody's": {"status": "queued"},
         "old": {"status": "started", "container_id": CONTAINER, **started},
-        "failed": {"status": "failed", "feedback": {"error": "no"}, "output": "log", "finished_at": ago(), **started},
+        "failed": {"status": "failed", "container_id": CONTAINER, "feedback": {"error": "no"}, "output": "log", "finished_at": ago(), **started},
         "finished": {"status": "finished", "output": "log", "finished_at": ago(), **started},
     }[state]
     if type == "delta_apply":
@@ -275,3 +275,114 @@ def test_names_take_no_hold_of_a_terminal(program, database):
     job = database.job(project)
     result = program("jobs", "cancel", "--dry-run", job["id"])
     assert "a\ufffd]0;title\ufffdb\ufffdc d " in result.stdout
+
+
+# list, show, logs
+
+
+@RELEASES
+def test_list_finds_by_each_filter(program, database):
+    person = database.user()
+    trees = database.project(files=(), owner=person, name="trees")
+    wells = database.project(files=(), owner=person, name="wells/deep")
+    jobs = {
+        "old": database.job(trees, status="finished", created_at=ago(days=2), started_at=ago(days=2), finished_at=ago(days=2)),
+        "broken": database.job(trees, status="failed", created_at=ago(hours=2), feedback={"error": "No such Layer\nx"}),
+        "typed": database.job(trees, status="failed", created_at=ago(hours=1), feedback={"error_type": "API_TIMEOUT"}),
+        "waits": database.job(wells, "process_projectfile", created_at=ago(minutes=10)),
+        "waits longer": database.job(wells, created_at=ago(minutes=20)),
+        "runs": database.job(wells, status="started", created_at=ago(minutes=5), started_at=ago(minutes=1)),
+    }
+    names = {str(job["id"]): name for name, job in jobs.items()}
+
+    def found(*args):
+        return [names[job["job"]] for job in json.loads(program("jobs", "list", "--json", *args).stdout)]
+
+    assert found() == ["runs", "waits", "waits longer", "typed", "broken", "old"]
+    assert found("--limit", "2") == ["runs", "waits"]
+    assert found("--status", "pending,active") == ["waits longer", "waits", "runs"]  # as their turn comes
+    assert found("--status=failed", "--newer", "90m") == ["typed"]
+    assert found("--older", "1d") == ["old"] and found("--newer", "300s") == []
+    assert found("--type", "process_projectfile") == ["waits"]
+    assert found("--project", trees["id"]) == ["typed", "broken", "old"]
+    assert found("--project", f"{person['username']}/wells/deep", "--status", "started") == ["runs"]
+    assert found("--reason", "no such layer") == ["broken"] and found("--reason", "api_") == ["typed"]
+    lines = program("jobs", "list", "--status", "failed").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [str(jobs[name]["id"])[:8] for name in ("typed", "broken")]
+    assert lines[2].endswith("No such Layer") and f"{person['username']}/trees" in lines[2]
+    for args, code, message in (
+        (["--status", "odd"], 2, "--status: expected"),
+        (["--older", "x"], 2, "--older: expected an age"),
+        (["--limit", "0"], 2, "--limit: expected"),
+        (["--project", "trees"], 2, "as owner/name"),
+        (["--project", "nobody/trees"], 1, "no project of that name"),
+    ):
+        assert message in program("jobs", "list", *args, code=code).stderr
+
+
+def test_list_makes_names_harmless(program, database):
+    database.job(database.project(files=(), name="\x1b[31mred\u009b2J\n"))
+    listed = program("jobs", "list").stdout
+    assert "\x1b" not in listed and "\u009b" not in listed and "red" in listed and len(listed.splitlines()) == 2
+
+
+def test_show_tells_all_about_a_job(program, database):
+    output = (
+        "::<<<::a7131562-a571-49dd-ae65-2b986d9651c0 Start\n23:59:59.500 root INFO a\n00:00:01.750 root INFO b\n"
+        "::>>>::a7131562-a571-49dd-ae65-2b986d9651c0 2\n::<<<::a37a4176-105e-4c2f-81af-12aa0564ea2e Work\nno time\n"
+        "::>>>::a37a4176-105e-4c2f-81af-12aa0564ea2e 1\n"
+    )
+    steps = [{"id": "a", "name": "Start", "stage": 2, "returns": {}}, {"id": "b", "name": "Work\x07", "stage": 1, "returns": {}}]
+    job, _ = make(database, "failed", "delta_apply")
+    feedback = {"steps": steps, "error": "bad\x1b[2J", "error_class": "E", "error_stack": "one\ntwo", "container_exit_code": 0}
+    database.update("core_job", job["id"], feedback=feedback, output=output)
+    told = json.loads(program("jobs", "show", "--json", job["id"]).stdout)
+    assert told["id"] == str(job["id"]) and told["error"] == "bad\x1b[2J" and told["exit_code"] == 0
+    assert [(s["name"], s["stage"], s.get("took_s")) for s in told["steps"]] == [("Start", 2, 2.25), ("Work\x07", 1, None)]
+    assert [d["status"] for d in told["deltas"]] == ["error", "error"] and told["overwrite_conflicts"] is False
+    text = program("jobs", "show", str(job["id"])[:8]).stdout
+    assert "done       Start  2.2s" in text or "done       Start  2.3s" in text
+    assert "FAILED     Work\ufffd" in text and "\x1b" not in text
+    for word in (str(job["id"]), "delta_apply", "failed", CONTAINER, "exit code   0", "one\n            two"):
+        assert word in text
+    running, locks = make(database, "running")
+    text = program("jobs", "show", running["id"]).stdout
+    assert "a worker that lives" in text and f"{INSTANCE} on somewhere" in text and "attempts    1" in text
+    locks[0].close()
+    assert "a worker that is gone" in program("jobs", "show", running["id"]).stdout
+
+
+def test_logs_of_jobs_that_do_not_run(program, database):
+    ended, _ = make(database, "finished")
+    database.update("core_job", ended["id"], output="one\r\ntwo\x1b[2J\tend\n")
+    assert program("jobs", "logs", ended["id"]).stdout == "one\ntwo\ufffd[2J\tend\n"
+    assert program("jobs", "logs", "-f", ended["id"]).stdout == "one\ntwo\ufffd[2J\tend\n"
+    waiting, _ = make(database, "pending")
+    assert "it has not run yet" in program("jobs", "logs", waiting["id"], code=1).stderr
+
+
+def test_logs_of_a_job_that_runs(scene, program):
+    job = scene.job("gate.qgs")
+    scene.start()
+    container = scene.running(job)
+    host = {"DOCKER_HOST": scene.ground.engine.host}
+    scene.worker.wait_for(lambda: "waiting for /io/go" in program("jobs", "logs", job["id"], **host).stdout, "its log")
+    follower = subprocess.Popen(
+        [program.binary, "jobs", "logs", "-f", str(job["id"])], env={**program.env, **host}, stdout=subprocess.PIPE, text=True
+    )
+    lines = [follower.stdout.readline()]
+    while "waiting for /io/go" not in lines[-1]:
+        lines.append(follower.stdout.readline())
+    scene.let_go(container)
+    rest, _ = follower.communicate(timeout=60)
+    assert follower.returncode == 0
+    assert "".join(lines) + rest == scene.finishes(job)["output"]
+    # Where its engine cannot be asked the row tells.
+    other = scene.job("gate.qgs")
+    container = scene.running(other)
+    scene.database.update("core_job", other["id"], output="so far\n")
+    told = program("jobs", "logs", other["id"], DOCKER_HOST="unix:///nonexistent")
+    assert told.stdout == "so far\n" and "not to be asked here" in told.stderr
+    scene.let_go(container)
+    scene.finishes(other)
+    scene.stop()
