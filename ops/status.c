@@ -135,7 +135,7 @@ const struct command command_status = {
     .summary = "show what waits, what runs, who works, and what went wrong lately",
     .more =
         "What is wrong stands first. Figures of the last hour and day are of jobs that were made within the last two\n"
-        "days, of the newest 20,000 of them. The exit code is 0 whatever is seen; \"check\" judges.\n",
+        "days, of the newest 30,000 of them. The exit code is 0 whatever is seen; \"check\" judges.\n",
     .options = options,
     .run = run,
 };

@@ -109,52 +109,58 @@ static const char blocked_sql[] =
     ") SELECT f.why, f.project_id, p.name AS project, u.username AS owner_name, f.id AS job, f.reason, f.since_s,"
     " f.jobs AS waiting FROM found f" OF_PROJECT("f") " ORDER BY f.since_s DESC LIMIT 100";
 
-/* Of QFieldCloud's own worker finished_at is null where the container failed. */
-#define RECENT                                                                                                         \
-    "recent AS MATERIALIZED ("                                                                                         \
-    " SELECT id, type, status, created_at, started_at, docker_started_at, greatest(started_at,"                        \
-    "  coalesce(finished_at, docker_finished_at, started_at, created_at)) AS ended_at"                                 \
-    " FROM core_job WHERE created_at >= now() - interval '2 days' ORDER BY created_at DESC LIMIT 20000)"
-
-/* A worker of ours writes both times with one clock and transaction, QFieldCloud's own one after the other. */
-#define IS_OF_OLD(job) job ".docker_started_at <> " job ".started_at"
+/*
+ * What has ended lately, in one pass over the newest jobs: rows of three kinds, told apart by `part`. Of QFieldCloud's
+ * own worker finished_at is null where the container failed; a worker of ours writes started_at and docker_started_at in
+ * one transaction, that one one after the other.
+ */
+#define WALKED_JOBS "30000"
 
 #define PERCENTILES(value) "percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY " value ")"
 
-static const char windows_sql[] =
-    "WITH " RECENT ", ended AS ("
-    " SELECT r.*, greatest(0, extract(epoch FROM started_at - created_at))::double precision AS wait_s,"
+static const char ended_sql[] =
+    "WITH walked AS MATERIALIZED ("
+    " SELECT id, type, status, created_at, started_at, docker_started_at, greatest(started_at,"
+    "  coalesce(finished_at, docker_finished_at, started_at, created_at)) AS ended_at"
+    " FROM core_job WHERE created_at >= now() - interval '2 days' ORDER BY created_at DESC LIMIT " WALKED_JOBS
+    "), ended AS MATERIALIZED ("
+    " SELECT w.*, greatest(0, extract(epoch FROM started_at - created_at))::double precision AS wait_s,"
     "  CASE WHEN docker_started_at IS NOT NULL AND ended_at > started_at"
     "   THEN extract(epoch FROM ended_at - started_at)::double precision END AS run_s"
-    " FROM recent r WHERE status IN ('finished', 'failed')"
-    ") SELECT w.name, e.type, count(*) FILTER (WHERE e.status = 'finished') AS finished,"
-    " count(*) FILTER (WHERE e.status = 'failed') AS failed, " PERCENTILES("e.wait_s") " AS wait,"
-    " " PERCENTILES("e.run_s") " AS run, avg(e.run_s) AS run_mean_s, count(*) FILTER (WHERE " IS_OF_OLD("e") ") AS old"
-    " FROM (VALUES (1, 'hour', interval '1 hour'), (2, 'day', interval '1 day')) AS w (rank, name, length)"
-    " JOIN ended e ON e.ended_at >= now() - w.length"
-    " GROUP BY GROUPING SETS ((w.rank, w.name), (w.rank, w.name, e.type)) ORDER BY w.rank, e.type NULLS FIRST"
-    " LIMIT 100";
-
-static const char reasons_sql[] =
-    "WITH " RECENT ", failed AS MATERIALIZED ("
-    " SELECT id, ended_at FROM recent WHERE status = 'failed' AND ended_at >= now() - interval '1 day'"
-    "  ORDER BY ended_at DESC LIMIT 500"
+    " FROM walked w WHERE status IN ('finished', 'failed') AND ended_at >= now() - interval '1 day'"
+    "), failed AS MATERIALIZED ("
+    " SELECT id, ended_at FROM ended WHERE status = 'failed' ORDER BY ended_at DESC LIMIT 500"
     "), told AS MATERIALIZED ("
     " SELECT f.*, " REASON_OF("j") " AS reason FROM failed f JOIN core_job j ON j.id = f.id"
-    ") SELECT reason, count(*) AS jobs, extract(epoch FROM now() - max(ended_at)) AS last_s,"
-    " (array_agg(id ORDER BY ended_at DESC))[1] AS job FROM told GROUP BY reason ORDER BY jobs DESC, last_s, reason LIMIT 20";
-
-static const char history_sql[] =
-    "WITH " RECENT
-    " SELECT CASE WHEN count(*) < 20000 THEN extract(epoch FROM interval '2 days')"
-    "  ELSE extract(epoch FROM now() - min(created_at)) END AS history_s,"
-    " count(*) FILTER (WHERE status = 'failed' AND ended_at > coalesce((SELECT max(ended_at) FROM recent"
-    "  WHERE status = 'finished'), '-infinity')) AS failures_in_a_row FROM recent";
+    "), counted AS ("
+    " SELECT reason, count(*) AS jobs, extract(epoch FROM now() - max(ended_at)) AS last_s,"
+    "  (array_agg(id ORDER BY ended_at DESC))[1] AS job FROM told GROUP BY reason ORDER BY jobs DESC, last_s LIMIT 20"
+    "), timed AS ("
+    " SELECT span.rank, span.name, e.type, count(*) FILTER (WHERE e.status = 'finished') AS finished,"
+    "  count(*) FILTER (WHERE e.status = 'failed') AS failed, " PERCENTILES("e.wait_s") " AS wait,"
+    "  " PERCENTILES("e.run_s") " AS run, avg(e.run_s) AS run_mean_s,"
+    "  count(*) FILTER (WHERE e.docker_started_at <> e.started_at) AS old"
+    " FROM (VALUES (1, 'hour', interval '1 hour'), (2, 'day', interval '1 day')) AS span (rank, name, length)"
+    " JOIN ended e ON e.ended_at >= now() - span.length"
+    " GROUP BY GROUPING SETS ((span.rank, span.name), (span.rank, span.name, e.type)) LIMIT 100"
+    ") SELECT 'history' AS part, 0::bigint AS place, NULL AS name, NULL AS type, NULL::bigint AS finished,"
+    " NULL::bigint AS failed, NULL::double precision[] AS wait, NULL::double precision[] AS run,"
+    " NULL::double precision AS run_mean_s, NULL::bigint AS old, NULL AS reason, NULL::bigint AS jobs,"
+    " NULL::double precision AS last_s, NULL::uuid AS job, CASE WHEN count(*) < " WALKED_JOBS
+    "  THEN 172800 ELSE extract(epoch FROM now() - min(created_at)) END AS history_s,"
+    " (SELECT count(*) FROM ended WHERE status = 'failed' AND ended_at >"
+    "  coalesce((SELECT max(ended_at) FROM ended WHERE status = 'finished'), '-infinity')) AS failures_in_a_row"
+    " FROM walked"
+    " UNION ALL SELECT 'window', rank, name, type, finished, failed, wait, run, run_mean_s, old, NULL, NULL, NULL, NULL,"
+    "  NULL, NULL FROM timed"
+    " UNION ALL SELECT 'reason', row_number() OVER (ORDER BY jobs DESC, last_s), NULL, NULL, NULL, NULL, NULL, NULL,"
+    "  NULL, NULL, reason, jobs, last_s, job, NULL, NULL FROM counted"
+    " ORDER BY part, place, type NULLS FIRST";
 
 /* clang-format on */
 
 const char *const report_sql[QFC_REPORT_RESULTS] = {
-    settings_sql, depth_sql, facts_sql, running_sql, workers_sql, blocked_sql, windows_sql, reasons_sql, history_sql,
+    settings_sql, depth_sql, facts_sql, running_sql, workers_sql, blocked_sql, ended_sql,
 };
 
 int qfc_report_ask(struct qfc_statements *list, struct qfc_error *error)

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* In the order of report_sql. */
-enum { SETTINGS, DEPTHS, FACTS, RUNNING, WORKERS, BLOCKED, WINDOWS, REASONS, HISTORY };
+enum { SETTINGS, DEPTHS, FACTS, RUNNING, WORKERS, BLOCKED, ENDED };
 
 static double number(const PGresult *rows, int row, const char *column, double absent)
 {
@@ -146,15 +146,18 @@ static void read_reason(const PGresult *rows, int row, void *out)
     };
 }
 
+#define SPARE_ROWS 2 /* the windows in which nothing has ended */
+
 typedef void read_row(const PGresult *rows, int row, void *out);
 
-/* All rows into a new array with room for `more` behind them. Null when out of memory. */
-static void *read_rows(const PGresult *rows, read_row *read, size_t size, size_t more, size_t *ret_count)
+/* All rows of a `part` (null: of any) into a new array with room for some behind them. Null when out of memory. */
+static void *read_rows(const PGresult *rows, const char *part, read_row *read, size_t size, size_t *ret_count)
 {
-    size_t count = (size_t)PQntuples(rows);
-    char *items = calloc(count + more + 1, size);
-    for (size_t row = 0; items && row < count; row++)
-        read(rows, (int)row, items + row * size);
+    size_t count = 0;
+    char *items = calloc((size_t)PQntuples(rows) + SPARE_ROWS, size);
+    for (int row = 0; items && row < PQntuples(rows); row++)
+        if (!part || strcmp(text(rows, row, "part"), part) == 0)
+            read(rows, row, items + count++ * size);
     *ret_count = count;
     return items;
 }
@@ -184,7 +187,7 @@ const struct qfc_report_window *qfc_report_window_of(const struct qfc_report *re
 
 static void read_facts(struct qfc_report *report)
 {
-    const PGresult *facts = report->results[FACTS], *history = report->results[HISTORY];
+    const PGresult *facts = report->results[FACTS], *history = report->results[ENDED]; /* its first row */
     report->now = text(facts, 0, "now");
     report->now_s = number(facts, 0, "now_s", 0);
     report->pending = whole(facts, 0, "pending");
@@ -205,17 +208,17 @@ static void read_facts(struct qfc_report *report)
         report->old_started += report->running[i].owner == QFC_OWNER_OLD;
 }
 
-#define READ_ROWS(which, read, items, count, more)                                                                     \
-    ((report->items = read_rows(report->results[which], read, sizeof *report->items, more, &report->count)) != NULL)
+#define READ_ROWS(which, part, read, items, count)                                                                     \
+    ((report->items = read_rows(report->results[which], part, read, sizeof *report->items, &report->count)) != NULL)
 
 static int read_all(struct qfc_report *report, struct qfc_error *error)
 {
-    bool all = READ_ROWS(DEPTHS, read_depth, depths, depth_count, 0) &&
-               READ_ROWS(RUNNING, read_running, running, running_count, 0) &&
-               READ_ROWS(WORKERS, read_worker, workers, worker_count, 0) &&
-               READ_ROWS(BLOCKED, read_blocked, blocked, blocked_count, 0) &&
-               READ_ROWS(WINDOWS, read_window, windows, window_count, 2) &&
-               READ_ROWS(REASONS, read_reason, reasons, reason_count, 0);
+    bool all = READ_ROWS(DEPTHS, NULL, read_depth, depths, depth_count) &&
+               READ_ROWS(RUNNING, NULL, read_running, running, running_count) &&
+               READ_ROWS(WORKERS, NULL, read_worker, workers, worker_count) &&
+               READ_ROWS(BLOCKED, NULL, read_blocked, blocked, blocked_count) &&
+               READ_ROWS(ENDED, "window", read_window, windows, window_count) &&
+               READ_ROWS(ENDED, "reason", read_reason, reasons, reason_count);
     if (!all)
         return qfc_fail_memory(error);
     add_window(report, "hour");

@@ -6,8 +6,8 @@
  * No question walks the history. What is pending or active is found by the index on the status, of each project that
  * waits one row is read. What has ended lately is found by the index on created_at, for nothing else leads there
  * (QFieldCloud's own worker does not touch updated_at, and finished_at has no index): of the jobs made in the last two
- * days the newest 20,000. So a job that waited for a day and longer before it ended is not in the figures, and where
- * more than 20,000 were made in two days they reach back less than a day: `history_s` says how far.
+ * days the newest 30,000 are looked at. So a job that waited for a day and longer before it ended is not in the figures,
+ * and where more than 30,000 were made in two days they reach back less: `history_s` says how far.
  */
 #pragma once
 
@@ -18,7 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define QFC_REPORT_RESULTS 9
+#define QFC_REPORT_RESULTS 7
 
 /*
  * Adds QFC_REPORT_RESULTS statements, in which names are still to be expanded (qfc_statements_expand). They only read,

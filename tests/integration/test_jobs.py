@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import signal
 import subprocess
 import threading
 
@@ -386,3 +387,49 @@ def test_logs_of_a_job_that_runs(scene, program):
     scene.let_go(container)
     scene.finishes(other)
     scene.stop()
+
+
+# Beside workers
+
+
+def call(program, *args):
+    """Starts the program and goes on."""
+    return subprocess.Popen(
+        [program.binary, *(str(arg) for arg in args)],
+        env=program.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_two_who_retry_at_the_same_moment(scene, program):
+    """One of them does it, the job runs once more, and each says what it did."""
+    workers = [scene.start(), scene.worker.start("run")]
+    for _ in range(3):
+        job = scene.job(status="failed", feedback={"error": "no"}, started_at=ago(minutes=1), finished_at=ago())
+        calls = [call(program, "jobs", "retry", "--yes", job["id"]) for _ in range(4)]
+        said = [process.communicate(timeout=60)[0] for process in calls]
+        assert sum(process.returncode == 0 for process in calls) == 1, said
+        assert scene.finishes(job)["status"] == "finished" and scene.starts(job) == 1
+    for worker in workers:
+        assert worker.stop().returncode == 0
+
+
+def test_requeue_beside_the_recovery_of_another_worker(scene, program, settled):
+    """The operator and the second worker want the same job: it ends once, and well."""
+    job = scene.job("gate.qgs")
+    first = scene.start()
+    scene.running(job)
+    second = scene.worker.start("run")
+    first.send(signal.SIGKILL)
+    first.process.wait()
+    calls = [call(program, "jobs", "requeue", "--yes", job["id"]) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in calls]
+    assert sum(process.returncode == 0 for process in calls) <= 1, said
+    container = scene.worker.wait_for(
+        lambda: scene.row(job)["status"] == "started" and scene.row(job)["container_id"], "a container"
+    )
+    scene.worker.wait_for(lambda: container in [c["Id"] for c in scene.containers(job)], "it")
+    scene.let_go(container)
+    after = scene.finishes(job)
+    assert after["container_id"] == container
+    scene.worker.wait_for(lambda: not scene.containers(job), "the removal of the first container", 120)
+    assert second.stop().returncode == 0

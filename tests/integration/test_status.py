@@ -168,6 +168,31 @@ def test_csv_is_rotated_and_never_mixed(status, tmp_path):
     assert status("--csv", tmp_path / "no" / "such.csv", code=1).stderr.startswith("qfc-worker: open ")
 
 
+def test_history_is_not_walked(status, database):
+    """What PostgreSQL reads of core_job stays the same, however many jobs have ended."""
+    project = database.project(files=())
+    database.job(project, status="finished", created_at=ago(days=9))
+    read = "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'core_job'"
+
+    def rows_read():
+        database.disconnect()  # a session hands in what it counted when it ends
+        before = database.value(read)
+        status("--json")
+        gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'qfc-worker%'"
+        while not database.value(gone):
+            pass
+        database.disconnect()
+        time.sleep(0.2)
+        return database.value(read) - before
+
+    alone = rows_read()
+    database.execute(
+        "INSERT INTO core_job SELECT made.* FROM core_job j, generate_series(1, 5000) i, jsonb_populate_record(j,"
+        " jsonb_build_object('id', gen_random_uuid(), 'created_at', now() - interval '3 days' - i * interval '1 min')) made"
+    )
+    assert rows_read() <= alone + 50
+
+
 def test_wrong_calls(status):
     assert "needs a terminal" in status("--watch", code=2, TERM="xterm").stderr
     assert "expected seconds" in status("--watch=0", code=2).stderr
