@@ -92,12 +92,38 @@ static void on_listen_again(uv_timer_t *timer)
     serve_pages(timer->data);
 }
 
+/* The queue's state is there, or cannot be had: what waits for it goes on. */
+static void on_queue_news(void *userdata)
+{
+    struct showing *showing = userdata;
+    alerts_news(&showing->alerts);
+    heartbeat_news(&showing->heartbeat);
+    if (showing->server)
+        server_wake(showing->server);
+    if (showing->local)
+        server_wake(showing->local);
+}
+
 static void begin(void *userdata, const struct qfc_companion_host *host)
 {
     struct showing *showing = userdata;
     showing->loop = host->loop;
     showing->settings = host->settings;
     showing->worker = host->worker;
+    showing->queue = host->queue;
+    showing->state = (struct queue_state){
+        .loop = host->loop,
+        .queue = host->queue,
+        .on_news = on_queue_news,
+        .userdata = showing,
+    };
+    showing->heartbeat = (struct heartbeat){
+        .settings = host->settings,
+        .worker = host->worker,
+        .state = &showing->state,
+    };
+    heartbeat_begin(&showing->heartbeat, host->loop);
+    alerts_begin(&showing->alerts, host, &showing->state);
     uv_timer_init(host->loop, &showing->listen_again);
     showing->listen_again.data = showing;
     serve_locally(showing);
@@ -109,6 +135,9 @@ static void end(void *userdata)
 {
     struct showing *showing = userdata;
     uv_close((uv_handle_t *)&showing->listen_again, NULL);
+    alerts_end(&showing->alerts);
+    heartbeat_end(&showing->heartbeat);
+    queue_state_free(&showing->state);
     server_free(showing->server);
     server_free(showing->local);
     showing->server = showing->local = NULL;

@@ -3,6 +3,9 @@
  */
 #pragma once
 
+#include "alerts.h"
+#include "heartbeat.h"
+#include "queue_state.h"
 #include "server.h"
 
 #include "qfc/monitor.h"
@@ -13,10 +16,14 @@ struct showing {
     uv_loop_t *loop;
     const struct qfc_settings *settings;
     const struct qfc_worker *worker;
+    struct qfc_queue *queue;
     struct server *server; /* at QFC_WORKER_HTTP, or null */
     struct server *local;  /* at QFC_WORKER_SOCKET, or null */
     uv_timer_t listen_again;
     bool listen_said; /* that the address cannot be listened at */
+    struct queue_state state;
+    struct alerts alerts;
+    struct heartbeat heartbeat;
 };
 
 /* companion.c: to be given to qfc_worker_main, with a `struct showing` of zeroes. */
@@ -28,5 +35,5 @@ void local_name(char *out, size_t size, long pid);
 /* pages.c: a page_maker for a `struct showing`. */
 bool make_page(void *userdata, const char *path, bool now, struct page *ret_page);
 
-/* metrics.c: everything in Prometheus's text format. Returns 0, or -1 where it did not fit or there was no memory. */
-int write_metrics(const struct showing *showing, struct qfc_buffer *out);
+/* metrics.c: everything in Prometheus's text format; `report` may be null. Returns 0, or -1 where it did not fit or there was no memory. */
+int write_metrics(const struct showing *showing, const struct qfc_report *report, struct qfc_buffer *out);

@@ -2,7 +2,7 @@
  * The daemon in Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats). Labels have few values:
  * no jobs, no projects, no users.
  */
-#include "companion.h"
+#include "metrics.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,21 +11,15 @@
 
 #define JOBS 256
 
-/* What is written; `cut`: something did not fit, or there was no memory for it. */
-struct text {
-    struct qfc_buffer *buffer;
-    bool cut;
-};
-
 #define PUT(out, ...) ((out)->cut |= qfc_buffer_printf((out)->buffer, __VA_ARGS__) < 0)
 
-static void put_family(struct text *out, const char *name, const char *type, const char *help)
+void put_family(struct metrics *out, const char *name, const char *type, const char *help)
 {
     PUT(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 /* A label's value, with what would end it escaped. */
-static void put_value(struct text *out, const char *value)
+static void put_value(struct metrics *out, const char *value)
 {
     for (; *value; value++) {
         if (*value == '\n')
@@ -37,8 +31,7 @@ static void put_value(struct text *out, const char *value)
     }
 }
 
-/* `labels`: pairs of name and value, null-ended. */
-static void put_sample(struct text *out, const char *name, const char *const *labels, double value)
+void put_sample(struct metrics *out, const char *name, const char *const *labels, double value)
 {
     PUT(out, "%s", name);
     for (size_t i = 0; labels && labels[i]; i += 2) {
@@ -49,15 +42,14 @@ static void put_sample(struct text *out, const char *name, const char *const *la
     PUT(out, "%s %.15g\n", labels && labels[0] ? "}" : "", value);
 }
 
-#define LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-static void put_one(struct text *out, const char *name, const char *type, const char *help, double value)
+void put_one(struct metrics *out, const char *name, const char *type, const char *help, double value)
 {
     put_family(out, name, type, help);
     put_sample(out, name, NULL, value);
 }
 
-static void put_histogram(struct text *out, const char *name, const char *type, const struct qfc_histogram *histogram)
+static void put_histogram(struct metrics *out, const char *name, const char *type,
+                          const struct qfc_histogram *histogram)
 {
     char full[64], bound[32];
     uint64_t sum = 0;
@@ -75,7 +67,7 @@ static void put_histogram(struct text *out, const char *name, const char *type, 
     put_sample(out, full, LABELS("type", type), (double)sum);
 }
 
-static void put_histograms(struct text *out, const struct qfc_counters *counters)
+static void put_histograms(struct metrics *out, const struct qfc_counters *counters)
 {
     put_family(out, "qfc_worker_pickup_seconds", "histogram",
                "From a job's creation to its claim, first attempts only.");
@@ -90,7 +82,7 @@ static void put_histograms(struct text *out, const struct qfc_counters *counters
         put_histogram(out, "qfc_worker_run_seconds", counters->types[i].type, &counters->types[i].run);
 }
 
-static void put_types(struct text *out, const struct qfc_counters *counters)
+static void put_types(struct metrics *out, const struct qfc_counters *counters)
 {
     put_family(out, "qfc_worker_jobs_claimed_total", "counter", "Jobs that this worker has claimed.");
     for (size_t i = 0; i < QFC_MONITOR_TYPES; i++)
@@ -121,7 +113,7 @@ static void put_types(struct text *out, const struct qfc_counters *counters)
                    (double)counters->reasons[i].count);
 }
 
-static void put_counters(struct text *out, const struct qfc_counters *counters)
+static void put_counters(struct metrics *out, const struct qfc_counters *counters)
 {
     const struct {
         const char *name, *help;
@@ -146,7 +138,7 @@ static void put_counters(struct text *out, const struct qfc_counters *counters)
 }
 
 /* Of which types are the jobs that the worker has? */
-static void put_jobs(struct text *out, const struct qfc_worker *worker)
+static void put_jobs(struct metrics *out, const struct qfc_worker *worker)
 {
     const struct qfc_counters *counters = qfc_monitor_counters(worker);
     struct qfc_running jobs[JOBS];
@@ -163,7 +155,7 @@ static void put_jobs(struct text *out, const struct qfc_worker *worker)
         put_sample(out, "qfc_worker_jobs", LABELS("type", counters->types[i].type), running[i]);
 }
 
-static void put_state(struct text *out, const struct showing *showing)
+static void put_state(struct metrics *out, const struct showing *showing)
 {
     const struct qfc_state state = qfc_monitor_state(showing->worker);
     char reasons[1][QFC_MONITOR_REASON_SIZE];
@@ -196,7 +188,7 @@ static double resident_bytes(void)
     return (double)resident * (double)sysconf(_SC_PAGESIZE);
 }
 
-static void put_process(struct text *out)
+static void put_process(struct metrics *out)
 {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -206,14 +198,17 @@ static void put_process(struct text *out)
     put_one(out, "process_resident_memory_bytes", "gauge", "Memory of the worker itself.", resident_bytes());
 }
 
-int write_metrics(const struct showing *showing, struct qfc_buffer *buffer)
+int write_metrics(const struct showing *showing, const struct qfc_report *report, struct qfc_buffer *buffer)
 {
     const struct qfc_counters *counters = qfc_monitor_counters(showing->worker);
-    struct text out = {.buffer = buffer};
+    struct metrics out = {.buffer = buffer};
     put_state(&out, showing);
     put_types(&out, counters);
     put_histograms(&out, counters);
     put_counters(&out, counters);
+    put_alerts(&out, &showing->alerts);
+    if (report)
+        put_queue(&out, report);
     put_process(&out);
     return out.cut ? -1 : 0;
 }

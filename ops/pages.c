@@ -2,6 +2,7 @@
  * The pages that the daemon shows.
  */
 #include "companion.h"
+#include "ops_private.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -11,16 +12,17 @@
 #define PAGE_MAX_BYTES (1024 * 1024)
 #define REASONS        8
 #define JOBS           256
+#define STATE_AGE_MS   5000
 
 static const char plain_text[] = "text/plain; charset=utf-8";
 
 /* Does the loop live? It does, or this would not be asked. */
-static void show_health(const struct showing *showing, struct page *page)
+static void show_health(const struct showing *showing, const struct qfc_report *report, struct page *page)
 {
     qfc_buffer_append_text(&page->body, "ok\n");
 }
 
-static void show_readiness(const struct showing *showing, struct page *page)
+static void show_readiness(const struct showing *showing, const struct qfc_report *report, struct page *page)
 {
     char reasons[REASONS][QFC_MONITOR_REASON_SIZE];
     size_t count = qfc_monitor_reasons(showing->worker, reasons, REASONS);
@@ -31,10 +33,10 @@ static void show_readiness(const struct showing *showing, struct page *page)
         qfc_buffer_printf(&page->body, "%s\n", reasons[i]);
 }
 
-static void show_metrics(const struct showing *showing, struct page *page)
+static void show_metrics(const struct showing *showing, const struct qfc_report *report, struct page *page)
 {
     page->type = "text/plain; version=0.0.4; charset=utf-8";
-    if (write_metrics(showing, &page->body) < 0)
+    if (write_metrics(showing, report, &page->body) < 0)
         page->status = 500;
 }
 
@@ -108,9 +110,34 @@ static json_t *worker_json(const struct showing *showing)
                      "jobs", jobs_json(showing->worker), "counts", types_json(qfc_monitor_counters(showing->worker)));
 }
 
-static void show_status(const struct showing *showing, struct page *page)
+/* What is wrong, as the worker that judges has told. */
+static json_t *alerts_json(const struct showing *showing)
 {
-    json_t *status = json_pack("{s:o}", "worker", worker_json(showing));
+    json_t *list = json_array();
+    for (size_t i = 0; i < ALERTS; i++) {
+        const struct alert *alert = &showing->alerts.items[i];
+        if (alert->firing)
+            json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:s}", "alert", alert_rules[i].name, "severity",
+                                                  alert_rules[i].severity, "since", alert->since, "detail",
+                                                  alert->last.text));
+    }
+    return list;
+}
+
+static json_t *queue_json(const struct showing *showing, const struct qfc_report *report)
+{
+    struct qfc_release release = {0};
+    if (!report)
+        return json_null();
+    snprintf(release.called, sizeof release.called, "%s", qfc_queue_release(showing->queue));
+    snprintf(release.identity, sizeof release.identity, "%s", qfc_queue_identity(showing->queue));
+    return report_json(report, &release);
+}
+
+static void show_status(const struct showing *showing, const struct qfc_report *report, struct page *page)
+{
+    json_t *status = json_pack("{s:o, s:o, s:o}", "worker", worker_json(showing), "alerts", alerts_json(showing),
+                               "queue", queue_json(showing, report));
     char *text = status ? json_dumps(status, JSON_INDENT(2)) : NULL;
     page->type = "application/json";
     if (!text || qfc_buffer_printf(&page->body, "%s\n", text) < 0)
@@ -119,14 +146,14 @@ static void show_status(const struct showing *showing, struct page *page)
     json_decref(status);
 }
 
-static void show_index(const struct showing *showing, struct page *page)
+static void show_index(const struct showing *showing, const struct qfc_report *report, struct page *page)
 {
     qfc_buffer_printf(&page->body, "qfc-worker %s: /metrics, /healthz, /readyz, /status.json\n", QFC_VERSION);
 }
 
 static const struct {
     const char *path;
-    void (*show)(const struct showing *showing, struct page *page);
+    void (*show)(const struct showing *showing, const struct qfc_report *report, struct page *page);
     bool waits; /* for what the database says */
 } pages[] = {
     {"/", show_index, false},         {"/healthz", show_health, false},    {"/readyz", show_readiness, false},
@@ -140,7 +167,10 @@ bool make_page(void *userdata, const char *path, bool now, struct page *ret_page
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
         if (strcmp(pages[i].path, path) != 0)
             continue;
-        pages[i].show(showing, ret_page);
+        const struct qfc_report *report = pages[i].waits ? queue_state_get(&showing->state, STATE_AGE_MS) : NULL;
+        if (pages[i].waits && !report && !now && showing->state.asking)
+            return false;
+        pages[i].show(showing, report, ret_page);
         return true;
     }
     ret_page->status = 404;

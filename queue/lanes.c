@@ -93,7 +93,10 @@ static void on_notice(void *userdata, const char *severity, const char *message)
 static void on_notify(void *userdata, const char *channel, const char *payload)
 {
     struct qfc_queue *queue = ((struct lane *)userdata)->queue;
-    if (queue->options.on_news)
+    if (strcmp(channel, WORDS_CHANNEL) == 0) {
+        if (queue->told)
+            queue->told(queue->told_userdata, payload);
+    } else if (queue->options.on_news)
         queue->options.on_news(queue->options.userdata, (unsigned)strtoul(payload, NULL, 16));
 }
 
@@ -134,8 +137,8 @@ static int on_setup(void *userdata, const struct qfc_pg_results *results, struct
 }
 
 /* A standby takes no LISTEN: what it is, the probe tells. */
-static const char listen_sql[] =
-    "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN EXECUTE 'LISTEN " QFC_SETUP_CHANNEL "'; END IF; END $$";
+static const char listen_sql[] = "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN EXECUTE 'LISTEN " QFC_SETUP_CHANNEL "';"
+                                 " EXECUTE 'LISTEN " WORDS_CHANNEL "'; END IF; END $$";
 
 /*
  * A session of ours whose connection was lost may still be there, with its locks: on jobs, and on rows.

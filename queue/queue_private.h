@@ -18,6 +18,9 @@
     " (SELECT u.username FROM {project} p JOIN core_user u ON u.id = p.owner_id WHERE p.id = " job                     \
     ".project_id) AS owner"
 
+/* Where workers tell each other what all should know: see duty.c. */
+#define WORDS_CHANNEL "qfc_worker_words"
+
 enum lane_kind { LANE_CLAIMS, LANE_QUICK, LANE_PATIENT, LANE_BULK, LANE_COUNT };
 
 /* One connection: see lanes.c. */
@@ -47,6 +50,8 @@ struct qfc_queue {
     bool locks_missing;         /* the session is new, and has not got the locks of our jobs yet */
     struct qfc_release release; /* empty before the first connection */
     struct call *calls;         /* under way */
+    qfc_queue_told *told;       /* or null */
+    void *told_userdata;
 };
 
 /*

@@ -225,3 +225,21 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
 /* Statements that need no fence, since they write to no row of core_job; nothing waits for them. The list is emptied. */
 int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_pg_done *done, void *userdata,
                     struct qfc_error *error);
+
+/*
+ * A duty that one worker of this database has at a time, whatever it is called: it is ours if nobody has it. To be asked
+ * every 10 seconds or more often: that also tells when it was lost with its session, and is the sign of life without which
+ * others take it after 20 s. Result: one row of `ours`. It goes with the process.
+ */
+int qfc_queue_duty(struct qfc_queue *queue, const char *name, qfc_pg_done *done, void *userdata,
+                   struct qfc_error *error);
+
+/*
+ * Says a word, at most 7900 bytes of text, to all workers of this database that are connected now, this one too. Nobody
+ * learns whether it was heard. Errors as of any question: INVALID for a word that is too long.
+ */
+int qfc_queue_tell(struct qfc_queue *queue, const char *word, struct qfc_error *error);
+
+/* Such words go here; `told` may be null. They may come from anybody who can connect to this database. */
+typedef void qfc_queue_told(void *userdata, const char *word);
+void qfc_queue_on_told(struct qfc_queue *queue, qfc_queue_told *told, void *userdata);

@@ -78,6 +78,24 @@ struct qfc_settings {
     char *http_token; /* or "" */
     char *socket;     /* path or @name, or "" */
 
+    long alerts;         /* 0 or 1 */
+    long alert_period_s; /* between two looks */
+    char *alert_webhook; /* URL, or "" */
+    /* Limits; 0: not looked at. */
+    long alert_queue_warning;
+    long alert_queue_critical;
+    long alert_queue_for_s; /* may be 0 */
+    long alert_oldest_pending_s;
+    long alert_failed_jobs;
+    long alert_failures_in_a_row;
+    long alert_success_percent;
+    long alert_average_run_s;
+    long alert_disk_warning_percent;
+    long alert_disk_critical_percent;
+    long alert_image_missing;
+    long alert_network_missing;
+    long heartbeat_s; /* 0: none */
+
     long log_format; /* enum qfc_log_format */
     long log_level;  /* enum qfc_log_level */
 };
