@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 /* One record is one write of at most this many bytes; a longer message is cut. */
-#define RECORD_BYTES  8192
+#define RECORD_BYTES  10240
 #define MESSAGE_BYTES 4096
-/* What follows the message: two ids of 36 characters with their names, and the end. */
-#define AFTER_MESSAGE_BYTES 512
+/* What follows the message: two ids of 36 characters, two names of up to 127 bytes that can be escaped, and a type. */
+#define AFTER_MESSAGE_BYTES 2560
 
 static enum qfc_log_format log_format = QFC_LOG_TEXT;
 static enum qfc_log_level log_level = QFC_LOG_INFO;
@@ -89,16 +89,18 @@ static void put_escaped(struct record *record, const char *text, bool json)
     }
 }
 
+/* As text a value is in quotes where its end could not be told otherwise. */
 static void put_member(struct record *record, const char *name, const char *value)
 {
-    if (!value)
+    if (!value || !*value)
         return;
-    bool json = log_format == QFC_LOG_JSON;
+    bool json = log_format == QFC_LOG_JSON, quoted = json || strpbrk(value, " \"=");
     put_text(record, json ? ",\"" : " ");
     put_text(record, name);
-    put_text(record, json ? "\":\"" : "=");
-    put_escaped(record, value, json);
-    put_text(record, json ? "\"" : "");
+    put_text(record, json ? "\":" : "=");
+    put_text(record, quoted ? "\"" : "");
+    put_escaped(record, value, quoted);
+    put_text(record, quoted ? "\"" : "");
 }
 
 static void put_message(struct record *record, const char *message)
@@ -139,6 +141,9 @@ static void put_record(struct record *record, enum qfc_log_level level, const st
         put_text(record, about ? " " : "");
     }
     if (about) {
+        put_member(record, "type", about->type);
+        put_member(record, "owner", about->owner);
+        put_member(record, "project_name", about->project_name);
         put_member(record, "job", about->job);
         put_member(record, "project", about->project);
     }

@@ -59,7 +59,7 @@ struct judge {
     bool informed; /* has heard from another judge, or has looked itself */
     bool asked;    /* others for what they know */
     uint64_t looks;
-    bool silent;   /* all was well when the others were told last */
+    bool silent; /* all was well when the others were told last */
 };
 
 struct alerts {

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-#define STATE_AGE_MS  15000
+#define STATE_AGE_MS  1000
 #define STATE_WAIT_MS 5000
 
 static void since_last(struct heartbeat *heartbeat, char *out, size_t size)
@@ -44,10 +44,12 @@ static void say(struct heartbeat *heartbeat, const struct qfc_report *report)
     char jobs[128], queue[128], reasons[1][QFC_MONITOR_REASON_SIZE];
     const struct qfc_state state = qfc_monitor_state(heartbeat->worker);
     bool ready = qfc_monitor_reasons(heartbeat->worker, reasons, 1) == 0;
+    uint64_t now = uv_now(heartbeat->timer.loop);
+    unsigned long long seconds = (now - heartbeat->said_ms + 500) / 1000;
+    heartbeat->said_ms = now;
     since_last(heartbeat, jobs, sizeof jobs);
     queue_text(report, queue, sizeof queue);
-    qfc_log(QFC_LOG_INFO, NULL, "alive: %s in the last %ld s; %u run here, %s%s%s", jobs,
-            heartbeat->settings->heartbeat_s, state.busy, queue,
+    qfc_log(QFC_LOG_INFO, NULL, "alive: %s in the last %llu s; %u run here, %s%s%s", jobs, seconds, state.busy, queue,
             ready ? "" : "; nothing is claimed: ", ready ? "" : reasons[0]);
     heartbeat->due = false;
     uv_timer_stop(&heartbeat->wait);
@@ -61,6 +63,8 @@ static void on_wait(uv_timer_t *timer)
 static void on_timer(uv_timer_t *timer)
 {
     struct heartbeat *heartbeat = timer->data;
+    if (heartbeat->due) /* the last one still waits */
+        return;
     heartbeat->due = true;
     uv_timer_start(&heartbeat->wait, on_wait, STATE_WAIT_MS, 0);
     heartbeat_news(heartbeat);
@@ -78,6 +82,7 @@ void heartbeat_begin(struct heartbeat *heartbeat, uv_loop_t *loop)
     uint64_t period_ms = (uint64_t)heartbeat->settings->heartbeat_s * 1000;
     uv_timer_init(loop, &heartbeat->timer);
     uv_timer_init(loop, &heartbeat->wait);
+    heartbeat->said_ms = uv_now(loop);
     heartbeat->timer.data = heartbeat->wait.data = heartbeat;
     if (period_ms > 0)
         uv_timer_start(&heartbeat->timer, on_timer, period_ms, period_ms);

@@ -14,6 +14,7 @@ struct heartbeat {
     struct queue_state *state;
     uv_timer_t timer;
     uv_timer_t wait;                     /* for the queue's state */
+    uint64_t said_ms;                    /* when the last line was written, on the loop's clock */
     bool due;                            /* the line, once that is there */
     uint64_t finished, failed, put_back; /* at the last line */
 };

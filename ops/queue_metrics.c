@@ -46,14 +46,14 @@ static void put_workers(struct metrics *out, const struct qfc_report *report)
         put_sample(out, "qfc_queue_blocked_projects", LABELS("why", whys[why]), (double)blocked_by[why]);
 }
 
-static void put_quantiles(struct metrics *out, const char *name, const char *window,
-                          const struct qfc_report_percentiles *percentiles)
+static void put_percentiles(struct metrics *out, const char *name, const char *window,
+                            const struct qfc_report_percentiles *percentiles)
 {
     if (percentiles->p50 < 0)
         return;
-    put_sample(out, name, LABELS("window", window, "quantile", "0.5"), percentiles->p50);
-    put_sample(out, name, LABELS("window", window, "quantile", "0.9"), percentiles->p90);
-    put_sample(out, name, LABELS("window", window, "quantile", "0.99"), percentiles->p99);
+    put_sample(out, name, LABELS("window", window, "percentile", "50"), percentiles->p50);
+    put_sample(out, name, LABELS("window", window, "percentile", "90"), percentiles->p90);
+    put_sample(out, name, LABELS("window", window, "percentile", "99"), percentiles->p99);
 }
 
 static void put_windows(struct metrics *out, const struct qfc_report *report)
@@ -77,12 +77,12 @@ static void put_windows(struct metrics *out, const struct qfc_report *report)
     for (size_t i = 0; i < 2; i++)
         if (windows[i]->run_mean_s >= 0)
             put_sample(out, "qfc_queue_run_mean_seconds", LABELS("window", windows[i]->name), windows[i]->run_mean_s);
-    put_family(out, "qfc_queue_wait_quantile_seconds", "gauge", "How long they have waited.");
+    put_family(out, "qfc_queue_wait_percentile_seconds", "gauge", "How long they have waited.");
     for (size_t i = 0; i < 2; i++)
-        put_quantiles(out, "qfc_queue_wait_quantile_seconds", windows[i]->name, &windows[i]->wait);
-    put_family(out, "qfc_queue_run_quantile_seconds", "gauge", "How long they have run.");
+        put_percentiles(out, "qfc_queue_wait_percentile_seconds", windows[i]->name, &windows[i]->wait);
+    put_family(out, "qfc_queue_run_percentile_seconds", "gauge", "How long they have run.");
     for (size_t i = 0; i < 2; i++)
-        put_quantiles(out, "qfc_queue_run_quantile_seconds", windows[i]->name, &windows[i]->run);
+        put_percentiles(out, "qfc_queue_run_percentile_seconds", windows[i]->name, &windows[i]->run);
 }
 
 void put_queue(struct metrics *out, const struct qfc_report *report)

@@ -514,6 +514,17 @@ void job_happened(struct job *job, enum event event, const struct qfc_error *err
     job_moved(job, event, error);
 }
 
+struct qfc_log_about about_of(const struct qfc_job *row)
+{
+    return (struct qfc_log_about){
+        .type = row->type,
+        .owner = row->owner,
+        .project_name = row->project_name,
+        .job = row->id,
+        .project = row->project_id,
+    };
+}
+
 static struct job *new_job(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error)
 {
     struct job *job = calloc(1, sizeof *job);
@@ -523,7 +534,7 @@ static struct job *new_job(struct qfc_worker *worker, const struct qfc_job *row,
     }
     job->worker = worker;
     job->row = *row;
-    job->about = (struct qfc_log_about){.job = job->row.id, .project = job->row.project_id};
+    job->about = about_of(&job->row);
     job->processor = qfc_processor_of(job->row.type);
     job->stopping = worker->stopping;
     job->began_at_ms = uv_now(&worker->loop);

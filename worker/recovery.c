@@ -27,7 +27,7 @@ static void on_adopted(void *userdata, const struct qfc_error *error, const stru
     if (error) {
         qfc_log(QFC_LOG_WARNING, NULL, "take over jobs whose worker is gone: %s", error->message);
     } else if (job_adopt(worker, adoption, &failure) < 0) {
-        const struct qfc_log_about about = {.job = adoption->job.id, .project = adoption->job.project_id};
+        const struct qfc_log_about about = about_of(&adoption->job);
         qfc_log(QFC_LOG_ERROR, &about, "take over the job: %s", failure.message);
         qfc_queue_disown(worker->queue, adoption->job.id);
     }

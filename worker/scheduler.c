@@ -77,13 +77,21 @@ static void leave_claimed(struct qfc_worker *worker, const struct qfc_job *row, 
     qfc_queue_disown(worker->queue, row->id);
 }
 
+static void say_claimed(const struct qfc_job *row, const struct qfc_log_about *about)
+{
+    if (row->attempt > 1)
+        qfc_log(QFC_LOG_INFO, about, "claimed %s again, attempt %u", row->type, row->attempt);
+    else
+        qfc_log(QFC_LOG_INFO, about, "claimed %s, made %.1f s before", row->type, row->waited_s);
+}
+
 static void begin_jobs(struct qfc_worker *worker, const struct qfc_claim *claim)
 {
     for (size_t i = 0; i < claim->count; i++) {
         const struct qfc_job *row = &claim->jobs[i];
-        const struct qfc_log_about about = {.job = row->id, .project = row->project_id};
+        const struct qfc_log_about about = about_of(row);
         struct qfc_error error = QFC_NO_ERROR;
-        qfc_log(QFC_LOG_INFO, &about, "claimed %s%s", row->type, row->attempt > 1 ? " again" : "");
+        say_claimed(row, &about);
         monitor_claimed(worker, row);
         if (job_begin(worker, row, &error) < 0)
             leave_claimed(worker, row, &about, &error);

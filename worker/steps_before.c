@@ -180,7 +180,8 @@ static void on_started(void *userdata, const struct qfc_error *error, const stru
     if (error) {
         job->wait = NULL;
     } else {
-        qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s", job->container);
+        qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s%s%s", job->container,
+                job->image ? " of image " : "", job->image ? job->image : "");
         monitor_started(job);
         engine_fit(job->worker);
     }

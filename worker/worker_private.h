@@ -359,6 +359,9 @@ void recovery_list(struct qfc_worker *worker);
 /* For how long a thing must have been seen before it is mended: as given, but in a hurry for tests. */
 uint64_t patience_ms(uint64_t ms);
 
+/* lifecycle.c: what each line of the log says of a job. The texts are the row's. */
+struct qfc_log_about about_of(const struct qfc_job *row);
+
 /* monitor.c: what is counted, each called where it happens. `run_s`: 0 where it did not run; `reason`: the code of a
  * failure's, or null. */
 void monitor_begin(struct qfc_worker *worker);

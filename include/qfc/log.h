@@ -1,8 +1,8 @@
 /*
  * The levelled log on stderr: text for people, or JSON lines for machines.
  *
- *     2026-02-03T10:11:12.345Z info  claimed package job  job=4f1c... project=9a02...
- *     {"time":"2026-02-03T10:11:12.345Z","level":"info","message":"claimed package job","job":"4f1c...",...}
+ *     2026-02-03T10:11:12.345Z info    claimed package  type=package owner=alice project_name=trees job=4f1c... project=9a02...
+ *     {"time":"2026-02-03T10:11:12.345Z","level":"info","message":"claimed package","type":"package",...}
  *
  * Only worker/ and ops/ log; the rooms below return errors or call back. One line is one write, so that lines of
  * several processes do not mix. Control characters and broken UTF-8 in a message are escaped: one record is one line.
@@ -23,10 +23,13 @@ enum qfc_log_format {
     QFC_LOG_JSON,
 };
 
-/* What a line is about; null members are left out. */
+/* What a line is about; members that are null or "" are left out. */
 struct qfc_log_about {
-    const char *job;     /* core_job.id */
-    const char *project; /* project id */
+    const char *type;         /* core_job.type */
+    const char *owner;        /* of the project, a name */
+    const char *project_name; /* as text, what has blanks in it is in quotes, and escaped as in JSON */
+    const char *job;          /* core_job.id */
+    const char *project;      /* project id */
 };
 
 /* Process-wide; before the first call: info and above, as text, on file descriptor 2. */

@@ -95,6 +95,37 @@ static void a_text_record_has_its_parts(void **state)
     assert_string_equal(written() + 24, " warning 100%\n");
 }
 
+static void names_that_could_be_misread_are_in_quotes(void **state)
+{
+    struct qfc_log_about about = {.type = "package", .owner = "alice", .project_name = "trees", .job = "4f1c"};
+    qfc_log(QFC_LOG_INFO, &about, "m");
+    assert_string_equal(written() + 24, " info    m  type=package owner=alice project_name=trees job=4f1c\n");
+    about.owner = "";
+    about.project_name = "old \"trees\"\n=\\";
+    qfc_log(QFC_LOG_INFO, &about, "m");
+    assert_string_equal(written() + 24,
+                        " info    m  type=package project_name=\"old \\\"trees\\\"\\n=\\\\\" job=4f1c\n");
+}
+
+static void the_longest_names_leave_a_record_whole(void **state)
+{
+    char message[5000], name[128];
+    memset(message, '\n', sizeof message - 1);
+    memset(name, '\1', sizeof name - 1);
+    message[sizeof message - 1] = name[sizeof name - 1] = '\0';
+    const struct qfc_log_about about = {.type = "process_projectfile",
+                                        .owner = name,
+                                        .project_name = name,
+                                        .job = "0f0e0d0c-0000-4000-8000-000000000001",
+                                        .project = "0f0e0d0c-0000-4000-8000-000000000002"};
+    qfc_log_configure(QFC_LOG_JSON, QFC_LOG_INFO);
+    qfc_log(QFC_LOG_INFO, &about, "%s", message);
+    json_t *record = written_json();
+    assert_member(record, "owner", name);
+    assert_member(record, "project", about.project);
+    json_decref(record);
+}
+
 static void a_json_record_has_its_parts(void **state)
 {
     const struct qfc_log_about about = {.job = "4f1c", .project = "9a02"};
@@ -256,6 +287,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_text_record_has_its_parts, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(names_that_could_be_misread_are_in_quotes, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(the_longest_names_leave_a_record_whole, open_pipe, close_pipe),
         cmocka_unit_test_setup_teardown(a_json_record_has_its_parts, open_pipe, close_pipe),
         cmocka_unit_test_setup_teardown(what_it_is_about_may_be_unknown, open_pipe, close_pipe),
         cmocka_unit_test_setup_teardown(levels_below_the_chosen_one_are_left_out, open_pipe, close_pipe),
