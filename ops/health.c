@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ANSWER_S     5
+#define ANSWER_S     4
 #define ANSWER_BYTES 8192
 #define WORKERS      64
 #define NAME_BYTES   108

@@ -300,7 +300,7 @@ def test_health_of_several(scene):
 
     scene.worker.wait_for(lambda: says("ok") == [True, True], "two workers that are well")
     os.kill(workers[0].pid, signal.SIGSTOP)
-    assert says("the worker does not answer within 5 s: its loop hangs") == [True, False]
+    assert says("the worker does not answer within 4 s: its loop hangs") == [True, False]
     assert health(scene, "--live")[0] == 1
     os.kill(workers[0].pid, signal.SIGCONT)
     for worker in workers:
