@@ -1,35 +1,85 @@
 """What must not be there after a test: containers, volumes, tokens and files that were not there before.
 
 Others may use the same engine: containers count as ours by the network or the labels of this run, and a volume only
-when it stays, used by nobody. What is just going is given time.
+when one of them has had it and it stays, used by nobody. What is just going is given time.
 """
 
+import json
 import os
+import secrets
+import threading
 import time
 
 PATIENCE_S = 10
 
 
-class Leftovers:
-    """Made before a test; `found()` afterwards says what is left over."""
+class Mounted:
+    """The volumes that our containers have had since this was made, as the engine tells."""
 
-    def __init__(self, docker, image, network, label, directory):
+    def __init__(self, docker, is_ours):
+        self._docker, self._is_ours = docker, is_ours
+        self._containers, self._volumes, self._marks = set(), set(), set()
+        kinds = {"type": ["container", "volume"], "event": ["create", "mount"]}
+        self._stream = docker.open("GET", "/events", timeout=3600, filters=kinds)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        try:
+            while line := self._stream.readline():
+                self._take(json.loads(line))
+        except (OSError, ValueError, AttributeError):
+            pass  # the engine was stopped
+
+    def _take(self, event):
+        name, said = event["Actor"]["ID"], event["Actor"]["Attributes"]
+        if event["Type"] == "container" and self._is_ours(said):
+            self._containers.add(name)
+        elif event["Type"] == "volume" and event["Action"] == "create":
+            self._marks.add(name)
+        elif event["Type"] == "volume" and said.get("container") in self._containers:
+            self._volumes.add(name)
+
+    def volumes(self):
+        """All up to now: a volume of its own is the mark up to which is read."""
+        mark = f"qfc-bed-mark-{secrets.token_hex(8)}"
+        self._docker.post("/volumes/create", {"Name": mark})
+        deadline = time.monotonic() + 20
+        while mark not in self._marks:
+            assert time.monotonic() < deadline, "the engine's events do not come"
+            time.sleep(0.01)
+        self._docker.delete(f"/volumes/{mark}", missing_ok=True)
+        return set(self._volumes)
+
+
+class Leftovers:
+    """Made before a test; `found()` afterwards says what is left over. On its `own` engine all is the test's, but for
+    what that itself has lost on its way down."""
+
+    def __init__(self, docker, image, network, label, directory, own=None):
         self.docker, self.image, self.network, self.label, self.directory = docker, image, network, label, directory
         self.databases, self._expected = [], set()
+        self._own, self._mounted = own, None if own else Mounted(docker, self._is_ours)
         self._before = self._all()
+
+    def _is_ours(self, labels):
+        ours = f"{self.label}-{labels.get(self.label)}" == self.network
+        return ours or labels.get("app") == f"{self.network}_worker"
 
     def _containers(self):
         found = set()
         for container in self.docker.containers():
             networks = container["NetworkSettings"]["Networks"]
-            labels = container["Labels"]
-            ours = labels.get("app") == f"{self.network}_worker" or self.label in labels
-            if ours or self.network in networks:
+            if self._is_ours(container["Labels"]) or self.network in networks:
                 found.add(f"container {container['Id'][:12]} {container['Names'][0]} ({container['State']})")
         return found
 
     def _volumes(self):
-        return {f"volume {volume['Name']}" for volume in self.docker.volumes(dangling=["true"])}
+        dangling = self.docker.volumes(dangling=["true"])
+        if self._own:
+            found = {volume["Name"] for volume in dangling if not self._own.has_lost(volume)}
+        else:
+            found = {volume["Name"] for volume in dangling} & (self._mounted.volumes() if dangling else set())
+        return {f"volume {name}" for name in found}
 
     def _files(self):
         found = set()

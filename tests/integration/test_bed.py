@@ -214,7 +214,12 @@ def test_a_container_of_others_is_not_ours(ground, watch):
 
 
 def test_planted_volumes_files_and_tokens_are_noticed(ground, database, directory, watch):
-    volume = ground.docker.post("/volumes/create", {})["Name"]
+    volume = {"Type": "volume", "Target": "/io"}
+    container = ground.create("package", PROJECT, "success.qgs", "qgiscore", network="none", Mounts=[volume])
+    volume = ground.docker.inspect(container)["Mounts"][0]["Name"]
+    ground.docker.start(container)
+    ground.docker.wait(container)
+    ground.docker.delete(f"/containers/{container}")  # without its volumes
     with open(os.path.join(directory, "forgotten"), "w", encoding="ascii"):
         pass
     user = database.user()
@@ -224,6 +229,12 @@ def test_planted_volumes_files_and_tokens_are_noticed(ground, database, director
     watch.remove(found)
     assert [line.split()[0] for line in found] == ["file", "token", "volume"]
     assert f"row {row['id']} " in found[1] and volume in found[2]
+
+
+def test_a_volume_of_others_is_not_ours(ground, watch):
+    volume = ground.docker.post("/volumes/create", {})["Name"]
+    assert watch.found(patience_s=0) == []
+    ground.docker.delete(f"/volumes/{volume}")
 
 
 PROGRAM = """#!/bin/sh

@@ -56,6 +56,17 @@ def trials(scene):
     return len([message for message in scene.log("info") if message.startswith("claimed")])
 
 
+def most_at_once(scene):
+    """Of the jobs that were claimed, how many had not gone back yet, once the gate was closed and all had gone back."""
+    active, most, closed, calm = 0, 0, False, False
+    for message in scene.log():
+        active += message.startswith("claimed") - message.startswith("put back")
+        closed |= CLOSED in message
+        calm |= closed and active == 0
+        most = max(most, active if calm else 0)
+    return most
+
+
 def all_wait(scene, jobs, most):
     """None has failed while the gate was closed and opened for a trial and another one; so many have been tried."""
     scene.wait_for_word(CLOSED)
@@ -63,7 +74,7 @@ def all_wait(scene, jobs, most):
     scene.worker.wait_for(lambda: trials(scene) >= tried + 2, "two trials")
     rows = [scene.row(job) for job in jobs]
     assert {row["status"] for row in rows} <= {"pending", "queued", "started"}, rows
-    assert scene.said(CLOSED) == 1
+    assert scene.said(CLOSED) == 1 and most_at_once(scene) == 1
     touched = [row for row in rows if row["feedback"]]
     assert len(touched) <= most, touched
     return touched
@@ -98,7 +109,7 @@ def test_no_container_can_be_started(scene):
     """It might be the jobs' doing, so it counts; but only the first few are tried at all."""
     scene.proxy.answer(r"^POST /containers/\w+/start", 500, times=None)
     jobs = [scene.job() for _ in range(JOBS)]
-    scene.start(RETRY_BASE_DELAY_SECONDS="1", RETRY_MAX_ATTEMPTS="20", QFC_TEST_HURRY="10")
+    scene.start("--concurrency", 2, RETRY_BASE_DELAY_SECONDS="1", RETRY_MAX_ATTEMPTS="20", QFC_TEST_HURRY="10")
     touched = all_wait(scene, jobs, most=6)
     assert sum(row["feedback"]["qfc_worker"]["faults"] for row in touched) > 0
     scene.proxy.behave()

@@ -31,7 +31,7 @@ def seed():
 def weather(own_scene, own_ground, postgres, databases, directory, seed):
     """Makes a storm of so many strokes."""
     made = []
-    watch = Leftovers(own_ground.docker, own_ground.image, own_ground.network, LABEL, directory)
+    watch = Leftovers(own_ground.docker, own_ground.image, own_ground.network, LABEL, directory, own_ground.engine)
     watch.databases = databases.made
 
     def make(**strokes):
