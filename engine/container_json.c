@@ -46,8 +46,8 @@ static json_t *mount_array(const struct qfc_container *container)
     json_t *array = json_array();
     for (size_t i = 0; array && i < container->mount_count; i++) {
         const struct qfc_mount *mount = &container->mounts[i];
-        json_t *object =
-            json_pack("{s:s, s:s, s:b}", "Type", "volume", "Target", mount->target, "ReadOnly", (int)mount->read_only);
+        json_t *object = json_pack("{s:s, s:s, s:b}", "Type", mount->bind ? "bind" : "volume", "Target", mount->target,
+                                   "ReadOnly", (int)mount->read_only);
         int r = object && mount->source ? json_object_set_new(object, "Source", json_string(mount->source)) : 0;
         if (object && r == 0 && mount->empty)
             r = json_object_set_new(object, "VolumeOptions", json_pack("{s:b}", "NoCopy", 1));

@@ -111,6 +111,8 @@ static int write_body(struct job *job, const struct qfc_environment *environment
         .published_port = debugs(settings) ? (unsigned)settings->debugpy_port : 0,
     };
     qfc_confine(settings, &job->limits, &confines, &container);
+    shared_directory_make(job);
+    shared_directory_mount(job, &confines, &container);
     job->body = qfc_buffer(BODY_MAX_BYTES);
     return qfc_container_json(&container, &job->body, error);
 }

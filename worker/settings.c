@@ -121,6 +121,12 @@ static const struct setting table[] = {
       "Docker volume with transformation grids, mounted read-only at /transformation_grids; none when not set."},
      TEXT,
      AT(grids_volume)},
+    {{"TMP_DIRECTORY", "",
+      "Directory that this worker and the engine see under the same path: a job's files go through it, which is "
+      "quicker "
+      "with Docker before 24; through the engine's API when not set."},
+     TEXT,
+     AT(tmp_directory)},
     {{"QFC_WORKER_IMAGE_BACKUP_DIR", "",
       "Directory of saved QGIS images: each is saved there once, and brought back when the engine has lost it; none "
       "when "

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FEEDBACK_PATH "/io/feedback.json"
+#define FEEDBACK_NAME "feedback.json"
+#define FEEDBACK_PATH IO_DIRECTORY "/" FEEDBACK_NAME
 
 #define MEGABYTE ((size_t)1024 * 1024)
 
@@ -189,11 +190,29 @@ static void on_feedback(void *userdata, const struct qfc_error *error, const str
     job_ended(job, error);
 }
 
+/* False also of what cannot be read: then the engine is asked, and its answer judged. */
+static bool take_shared_feedback(struct job *job, size_t max_bytes)
+{
+    struct qfc_buffer found = qfc_buffer(max_bytes);
+    struct qfc_error failure = QFC_NO_ERROR;
+    bool good = shared_directory_read(job, FEEDBACK_NAME, &found) &&
+                qfc_feedback_read(qfc_buffer_text(&found), found.size, &job->feedback, &failure) == 0;
+    qfc_buffer_free(&found);
+    if (!good)
+        return false;
+    job->feedback_failure = failure;
+    job->has_feedback = true;
+    say_cleaned(job);
+    return true;
+}
+
 int start_feedback(struct job *job, struct qfc_error *error)
 {
     if (job->past_deadline)
         return 1;
     size_t most = (size_t)job->worker->settings->max_feedback_mb * MEGABYTE;
+    if (take_shared_feedback(job, most))
+        return 1;
     return qfc_engine_get_file(job->worker->engine, job->container, FEEDBACK_PATH, most, on_feedback, job, NULL, error);
 }
 
@@ -366,16 +385,20 @@ int start_revoke(struct job *job, struct qfc_error *error)
 static void on_removed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;
-    if (!error)
+    if (!error) {
         job->create_sent = false;
+        shared_directory_leave(job);
+    }
     job_ended(job, error);
 }
 
 /* By its name where its id never came: a create whose answer was lost may have made it. */
 int start_remove(struct job *job, struct qfc_error *error)
 {
-    if (!job->create_sent)
+    if (!job->create_sent) {
+        shared_directory_leave(job);
         return 1;
+    }
     return qfc_engine_remove(job->worker->engine, *job->container ? job->container : job->name, on_removed, job, NULL,
                              error);
 }

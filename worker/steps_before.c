@@ -7,7 +7,6 @@
 #include <string.h>
 
 /* The directory of the container that the job's files go into, and its feedback comes from. */
-#define IO_DIRECTORY "/io"
 
 #define TAR_MAX_BYTES (256u * 1024 * 1024)
 
@@ -112,9 +111,12 @@ int start_read(struct job *job, struct qfc_error *error)
 static void on_created(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;
+    struct qfc_error again = error ? *error : QFC_NO_ERROR;
     if (!error)
         memcpy(job->container, reply->id, sizeof job->container);
-    job_ended(job, error);
+    else if (shared_directory_refused(job, error))
+        again.kind = QFC_ERROR_AGAIN;
+    job_ended(job, error ? &again : NULL);
 }
 
 int start_create(struct job *job, struct qfc_error *error)
@@ -135,7 +137,7 @@ static void on_engine_done(void *userdata, const struct qfc_error *error, const 
 int start_put(struct job *job, struct qfc_error *error)
 {
     qfc_buffer_wipe(&job->body);
-    if (job->plan.file_count == 0)
+    if (job->plan.file_count == 0 || *job->shared)
         return 1;
     job->tar.maximum = TAR_MAX_BYTES;
     if (job->tar.size == 0 && qfc_tar_write(job->plan.files, job->plan.file_count, &job->tar, error) < 0)

@@ -127,6 +127,8 @@ static void on_list(void *userdata, const struct qfc_error *error, const struct 
     if (error || !qfc_queue_ready(worker->queue))
         return;
     json_t *list = json_loadb(qfc_buffer_text(reply->data), reply->data->size, 0, NULL);
+    if (json_is_array(list))
+        shared_directory_sweep(worker, list);
     size_t size = json_array_size(list);
     const char **texts = calloc(3 * size + 1, sizeof *texts);
     struct suspects suspects = {.jobs = texts, .containers = texts + size, .workers = texts + 2 * size};

@@ -18,6 +18,7 @@
 #include "qfc/token.h"
 #include "qfc/worker.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -82,12 +83,15 @@ enum event {
 #define THUMBNAIL_KEY_SIZE 1025 /* project.thumbnail is varchar(1024) */
 
 /* One job that this worker has claimed. It owns all that lives as long as it does; lifecycle.c frees it. */
+#define IO_DIRECTORY     "/io" /* of a container */
+#define SHARED_PATH_SIZE 512
+
 struct job {
     struct qfc_worker *worker;
     struct job *next; /* in the worker's list */
     struct qfc_job row;
     struct qfc_log_about about;
-    uint64_t began_at_ms; /* claimed or taken over, on the loop's clock */
+    uint64_t began_at_ms;                  /* claimed or taken over, on the loop's clock */
     const struct qfc_processor *processor; /* null: a type that nobody knows */
 
     enum step step;
@@ -108,6 +112,7 @@ struct job {
     char token[QFC_TOKEN_SIZE];
 
     char name[80];                         /* of the container */
+    char shared[SHARED_PATH_SIZE];         /* its /io on the host, or "": shared_directory.c */
     char container[QFC_CONTAINER_ID_SIZE]; /* its id, or "" */
     bool create_sent;                      /* there may be a container of that name */
     struct qfc_buffer body;                /* of the creation; holds the token */
@@ -235,6 +240,7 @@ struct qfc_worker {
     char database_trouble[QFC_ERROR_MESSAGE_SIZE];
     char claim_trouble[QFC_ERROR_MESSAGE_SIZE];
     char recovery_trouble[QFC_ERROR_MESSAGE_SIZE];
+    bool shared_off; /* TMP_DIRECTORY is of no use */
     char sweep_trouble[QFC_ERROR_MESSAGE_SIZE];
     bool database_was_ready, engine_was_ready;
 
@@ -422,3 +428,20 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
 /* worker.c: ends the worker when nothing is left to do. */
 void stop_when_idle(struct qfc_worker *worker);
 void stop_now(struct qfc_worker *worker, enum qfc_exit exit_code);
+
+/*
+ * shared_directory.c: /io through TMP_DIRECTORY. Makes the job's directory, with its files, where there is to be one
+ * (else job->shared stays ""); puts it into the container's mounts; tells whether the engine has refused the container
+ * because it does not see it (no further job gets one then, and this one is to be described again).
+ */
+struct qfc_confines;
+struct qfc_container;
+void shared_directory_make(struct job *job);
+void shared_directory_mount(const struct job *job, struct qfc_confines *confines, struct qfc_container *container);
+bool shared_directory_refused(struct job *job, const struct qfc_error *error);
+/* Appends a plain file that fits into `out`; false: it must be asked for by the engine's API. */
+bool shared_directory_read(const struct job *job, const char *name, struct qfc_buffer *out);
+/* Removes the job's directory: its container is gone. */
+void shared_directory_leave(struct job *job);
+/* Removes directories without a container; `list` is the engine's, of all of this stack's. */
+void shared_directory_sweep(struct qfc_worker *worker, const json_t *list);

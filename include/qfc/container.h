@@ -11,9 +11,11 @@
 #include <stdint.h>
 
 struct qfc_mount {
-    const char *source; /* the volume's name; null: an anonymous volume, removed with the container */
+    const char *
+        source; /* the volume's name, or with `bind` a path on the engine's host that must be there; null: an anonymous volume, removed with the container */
     const char *target; /* path in the container */
     bool read_only;
+    bool bind;
     bool empty; /* without what the image has there, which is copied otherwise as the volume is made */
 };
 

@@ -55,6 +55,7 @@ struct qfc_settings {
     long debugpy_port;     /* 0: none; counts only with debug, like the next */
     char *debug_host_path; /* or "" */
 
+    const char *tmp_directory;
     char *image_backup_dir; /* or "" */
     long image_hold;        /* 0 or 1 */
 
