@@ -24,7 +24,7 @@ import time
 
 from bed import BedError
 from bed.postgres import ROLE
-from sent import Recording, without_setup
+from sent import OPTIONS, Recording, without_setup
 
 RELEASE = "v26.25"
 LIMIT = 0.8
@@ -170,7 +170,7 @@ class Pgbench:
         for name, value in given.items():
             command += ["-D", f"{name}={value}"]
         command += ["-h", "127.0.0.1", "-p", str(self.server.port), "-U", ROLE, self.table.database.name]
-        env = {**os.environ, "PGPASSWORD": self.server.password}
+        env = {**os.environ, **OPTIONS, "PGPASSWORD": self.server.password}
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
     def times(self, number, _printed):

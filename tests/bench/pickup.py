@@ -21,7 +21,7 @@ import types
 from bed import BedError, cleanup
 from bed.worker import Worker
 from player import Player
-from sent import Recording
+from sent import OPTIONS, Recording
 
 RELEASE = "v26.25"
 LIMIT = 1.5
@@ -133,7 +133,7 @@ class Listener:
         self._process = subprocess.Popen(
             [os.path.join(os.path.dirname(side.bed.binary), "tests", "bench-listener"), CHANNEL, side.player.path]
             + [statements, request],
-            env={**os.environ, "QFC_TEST_DATABASE_URL": side.database.url},
+            env={**os.environ, **OPTIONS, "QFC_TEST_DATABASE_URL": side.database.url},
             stdout=subprocess.PIPE,
         )
         self._ending = cleanup.later(self._close)

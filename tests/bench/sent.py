@@ -7,6 +7,8 @@ import os
 import re
 
 LINE = re.compile(r"^[0-9-]+ [0-9:.]+ \S+ \[(\d+)\] \S*@(\S+) (\w+):  (.*)", re.DOTALL)
+# As the session for claims has it: see queue/lanes.c.
+OPTIONS = {"PGOPTIONS": "-c plan_cache_mode=force_generic_plan"}
 VALUE = re.compile(r"\$\d+ = (NULL|'(?:[^']|'')*')")
 
 
