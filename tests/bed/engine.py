@@ -172,17 +172,18 @@ class OwnEngine(Engine):
 
     def has_lost(self, volume):
         """Was it being stopped when it removed the volume's container, and failed, which it tells nobody but its log?
-        Or killed when it had just made the volume, and had not yet written down for which container?"""
+        Or did it end when it had just made the volume, and had not yet written down for which container?"""
         with open(self.log, encoding="utf-8", errors="replace") as file:
             told = [line for line in file if "Error removing volumes" in line]
         made = datetime.datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00")).timestamp()
-        killed = any(death - LIFE_S < made <= death for death in self._deaths)
-        return killed or volume["Name"] in re.findall(r"get ([0-9a-f]{64}): database not open", "".join(told))
+        ended = any(death - LIFE_S < made <= death for death in self._deaths)
+        return ended or volume["Name"] in re.findall(r"get ([0-9a-f]{64}): database not open", "".join(told))
 
     def stop(self):
         """Stops the daemon as a service manager would; its containers end with it."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
+        self._deaths.append(time.time())
 
     def kill(self):
         """Kills the daemon alone: its shims and the containers live on, as after a crash (containerd may, too)."""
