@@ -107,3 +107,22 @@ def test_a_job_that_a_worker_without_it_takes_over(scene, shared):
     scene.start(TMP_DIRECTORY=str(shared), QFC_TEST_HURRY="100")
     scene.worker.wait_for(lambda: not left(shared), "the sweep")
     scene.stop()
+
+
+def test_a_worker_that_is_not_root(scene, shared):
+    """The container's root has no capabilities, and is not who owns the directory; and the other way round."""
+    plain = scene.worker.command
+    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    scene.worker.command = lambda *args: prefix + plain(*args)
+    os.chmod(scene.proxy.socket_path, 0o666)
+    for path in (shared, *shared.parents[:3]):
+        if str(path) != "/tmp":
+            path.chmod(path.stat().st_mode | 0o755)
+    os.chown(shared, 65534, 65534)
+    scene.start(TMP_DIRECTORY=str(shared))
+    assert scene.another_finishes()["feedback"]["steps"]
+    deltas = scene.wait_for(deltas_job(scene, "show_deltafile.qgs"), "finished", "failed")
+    assert "eyJkZWx0YXMi" in deltas["output"]
+    assert scene.proxy.count(ARCHIVES) == 0
+    scene.worker.wait_for(lambda: not left(shared), "the directories' removal")
+    scene.stop()
