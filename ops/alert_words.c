@@ -74,12 +74,12 @@ static char *message_json(const struct alerts *alerts, size_t i)
              rule->scope == OF_HOST ? " on " : "", rule->scope == OF_HOST ? alerts->host : "", said);
     time_text(alert->since, since, sizeof since);
     time_text(wall_s(), now, sizeof now);
-    json_t *message =
-        json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "text", text, "alert",
-                  rule->name, "severity", rule->severity, "state", alert->firing ? "firing" : "resolved", "value",
-                  round(alert->last.value * 100) / 100, "limit", (json_int_t)alert_limit(alerts, rule), "detail",
-                  alert->last.text, "since", since, "time", now, "stack", settings->compose_project_name, "environment",
-                  settings->environment, "host", alerts->host, "worker", state.marker);
+    json_t *message = json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:s, s:s?, s:s, s:s, s:s, s:s, s:s}", "text", text,
+                                "alert", rule->name, "severity", rule->severity, "state",
+                                alert->firing ? "firing" : "resolved", "value", round(alert->last.value * 100) / 100,
+                                "limit", (json_int_t)alert_limit(alerts, rule), "detail", alert->last.text, "since",
+                                alert->since > 0 ? since : NULL, "time", now, "stack", settings->compose_project_name,
+                                "environment", settings->environment, "host", alerts->host, "worker", state.marker);
     char *dumped = message ? json_dumps(message, JSON_COMPACT) : NULL;
     json_decref(message);
     return dumped;

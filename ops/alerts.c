@@ -125,12 +125,24 @@ void alerts_news(struct alerts *alerts)
             look_if_known(&alerts->judges[i]);
 }
 
-/* What the last judge had not told the receiver. */
+/* What the last judge, another one or this one, had not told the receiver. */
 static void take_over(struct judge *judge)
 {
+    struct alerts *alerts = judge->alerts;
+    for (size_t i = 0; i < ALERTS; i++) {
+        bool told = alerts->items[i].told;
+        webhook_has(&alerts->webhook, (unsigned)i, &told); /* or is about to be */
+        if (alert_rules[i].scope == judge->scope && told != alerts->items[i].firing)
+            alert_send(alerts, i);
+    }
+}
+
+/* Another one judges: what still waits to be delivered it delivers. */
+static void hand_over(struct judge *judge)
+{
     for (size_t i = 0; i < ALERTS; i++)
-        if (alert_rules[i].scope == judge->scope && judge->alerts->items[i].told != judge->alerts->items[i].firing)
-            alert_send(judge->alerts, i);
+        if (alert_rules[i].scope == judge->scope)
+            webhook_forget(&judge->alerts->webhook, (unsigned)i);
 }
 
 static void on_duty(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
@@ -141,6 +153,8 @@ static void on_duty(void *userdata, const struct qfc_error *error, const struct 
     judge->ours = !error && qfc_pg_true(results->items[0], "ours");
     if (!judge->ours) {
         judge->due = false;
+        if (!error)
+            hand_over(judge);
         if (!error && !judge->asked)
             alerts_ask_others(judge->alerts, judge);
         return;

@@ -16,11 +16,11 @@
 
 static void send_first(struct webhook *webhook);
 
-static void drop_first(struct webhook *webhook)
+static void drop(struct webhook *webhook, size_t i)
 {
-    free(webhook->messages[0].body);
+    free(webhook->messages[i].body);
     webhook->count--;
-    memmove(webhook->messages, webhook->messages + 1, webhook->count * sizeof *webhook->messages);
+    memmove(webhook->messages + i, webhook->messages + i + 1, (webhook->count - i) * sizeof *webhook->messages);
 }
 
 static void on_again(uv_timer_t *timer)
@@ -62,7 +62,7 @@ static void on_done(void *userdata, const struct qfc_error *error, struct qfc_ht
     webhook->failures_in_a_row = 0;
     webhook->delivered++;
     const struct webhook_message first = webhook->messages[0];
-    drop_first(webhook);
+    drop(webhook, 0);
     webhook->taken(webhook->userdata, first.tag, first.firing);
     send_first(webhook);
 }
@@ -100,14 +100,30 @@ void webhook_send(struct webhook *webhook, char *body, unsigned tag, bool firing
 {
     if (webhook->count == WEBHOOK_MESSAGES) {
         /* The first one may be under way, and its body with it: the second goes. */
-        free(webhook->messages[1].body);
-        webhook->count--;
-        memmove(webhook->messages + 1, webhook->messages + 2, (webhook->count - 1) * sizeof *webhook->messages);
+        drop(webhook, 1);
         webhook->dropped++;
         qfc_log(QFC_LOG_WARNING, NULL, "an alert was not delivered: too many wait for the receiver");
     }
     webhook->messages[webhook->count++] = (struct webhook_message){body, tag, firing};
     send_first(webhook);
+}
+
+bool webhook_has(const struct webhook *webhook, unsigned tag, bool *ret_firing)
+{
+    bool has = false;
+    for (size_t i = 0; i < webhook->count; i++) {
+        if (webhook->messages[i].tag == tag)
+            *ret_firing = webhook->messages[i].firing;
+        has |= webhook->messages[i].tag == tag;
+    }
+    return has;
+}
+
+void webhook_forget(struct webhook *webhook, unsigned tag)
+{
+    for (size_t i = webhook->count; i > (webhook->sending ? 1 : 0); i--)
+        if (webhook->messages[i - 1].tag == tag)
+            drop(webhook, i - 1);
 }
 
 void webhook_end(struct webhook *webhook)
@@ -117,5 +133,5 @@ void webhook_end(struct webhook *webhook)
         qfc_http_cancel(webhook->sending);
     webhook->sending = NULL;
     while (webhook->count > 0)
-        drop_first(webhook);
+        drop(webhook, 0);
 }

@@ -37,5 +37,11 @@ void webhook_begin(struct webhook *webhook, uv_loop_t *loop);
 /* Sends a JSON text, which is the webhook's now. `tag` and `firing` are for `taken`. */
 void webhook_send(struct webhook *webhook, char *body, unsigned tag, bool firing);
 
+/* Does a message with that tag wait, or is one under way? `ret_firing` gets the last one's. */
+bool webhook_has(const struct webhook *webhook, unsigned tag, bool *ret_firing);
+
+/* Forgets what waits with that tag, but for one that is under way: somebody else sends it. */
+void webhook_forget(struct webhook *webhook, unsigned tag);
+
 /* Ends what is under way, and forgets what waits. */
 void webhook_end(struct webhook *webhook);
