@@ -117,6 +117,6 @@ void print_command_help(const struct command *command)
     if (options)
         printf("\nOptions:\n");
     for (const struct option_info *option = command->options; options && option->name; option++)
-        printf("  --%s%s%s\n      %s\n", option->name, option->value ? " " : "", option->value ? option->value : "",
-               option->meaning);
+        printf("  %s%.1s%s--%s%s%s\n      %s\n", option->letter ? "-" : "", &option->letter, option->letter ? ", " : "",
+               option->name, option->value ? " " : "", option->value ? option->value : "", option->meaning);
 }

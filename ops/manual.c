@@ -65,6 +65,8 @@ static void print_paragraphs(const char *text)
 static void print_option(const struct option_info *option)
 {
     fputs(".TP\n.B ", stdout);
+    if (option->letter)
+        printf("\\-%c\\fR, \\fB", option->letter);
     print_roff("--");
     print_roff(option->name);
     if (option->value)
@@ -264,7 +266,9 @@ static void print_fish(void)
         }
         for (const struct option_info *option = (*command)->options; option && option->name; option++) {
             print_fish_condition((*command)->name);
-            printf(" -l %s%s -d ", option->name, option->value ? " -x" : "");
+            if (option->letter)
+                printf(" -s %c", option->letter);
+            printf(" -l %s%s -d ", option->name, option->value && option->value[0] != '[' ? " -x" : "");
             print_quoted(option->meaning);
             putchar('\n');
         }

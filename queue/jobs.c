@@ -27,7 +27,7 @@
     " WHEN j.status = 'pending' THEN " SECONDS("now() - j.created_at") " END AS wait_s,"                               \
     " " SECONDS(ENDED_AT " - j.started_at") " AS run_s,"                                                               \
     " CASE WHEN j.status = 'failed' THEN " REASON_OF("j") " END AS reason,"                                            \
-    " CASE WHEN j.status = 'started' THEN j.feedback #>> '{qfc_worker,step}' END AS step"
+    " CASE WHEN j.status = 'started' THEN nullif(j.feedback #>> '{qfc_worker,step}', '') END AS step"
 
 #define OF_PROJECT " LEFT JOIN {project} p ON p.id = j.project_id LEFT JOIN core_user u ON u.id = p.owner_id"
 

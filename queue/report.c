@@ -69,7 +69,7 @@ static const char running_sql[] =
     " extract(epoch FROM now() - a.started_at) AS since_s, extract(epoch FROM now() - a.created_at) AS age_s, a.owner,"
     " substr(a.worker, 12, 16) AS worker, substr(a.worker, 29) AS host,"
     " CASE WHEN NOT " IS_MARKER("a.container") " THEN a.container END AS container,"
-    " a." TRAIL_OF("engine") " AS engine, a." TRAIL_OF("step") " AS step,"
+    " a." TRAIL_OF("engine") " AS engine, nullif(a." TRAIL_OF("step") ", '') AS step,"
     " extract(epoch FROM now()) - step_since AS step_s, attempts,"
     " a.feedback #> '{qfc_worker,cancel}' = 'true'::jsonb AS cancel FROM active a" OF_PROJECT("a")
     ", LATERAL (SELECT " NUMBER_OF("step_since") " AS step_since, " NUMBER_OF("attempts") " AS attempts) AS trail"

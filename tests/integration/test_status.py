@@ -307,6 +307,18 @@ def test_the_terminal_is_given_back(terminal, database, number, ended):
     window.wait_for(lambda: window.screen().splitlines().count("here") == 1 and "echo he''re" in window.screen())
 
 
+def test_the_terminal_is_given_back_for_a_while(terminal, database):
+    window = terminal(80, 24, "status --watch 0.3")
+    shown(window, database)
+    window.type("C-z")
+    window.wait_for(lambda: "Stopped" in window.screen())
+    assert window.flag("alternate_on") == "0" and window.flag("cursor_flag") == "1"
+    window.type("fg", "Enter")
+    window.wait_for(lambda: window.flag("alternate_on") == "1" and "QFieldCloud v" in window.screen())
+    window.type("q")
+    window.wait_for(lambda: window.flag("alternate_on") == "0")
+
+
 def test_watch_outlives_a_lost_database(terminal, database):
     window = terminal(100, 30, "status --watch 0.3")
     shown(window, database)

@@ -17,8 +17,10 @@
 #include "qfc/feedback.h"
 #include "qfc/fernet.h"
 #include "qfc/http.h"
+#include "qfc/jobs.h"
 #include "qfc/pg.h"
 #include "qfc/processor.h"
+#include "qfc/report.h"
 #include "qfc/statements.h"
 #include "qfc/stores.h"
 #include "qfc/tar.h"
@@ -638,6 +640,15 @@ static const struct qfc_claim_request claim_request = {.slots = 4, .known = ids,
 static const struct qfc_ending ending = {.container = "c0", .output = "", .feedback_extra = "{}"};
 static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
 
+static const struct qfc_jobs_filter filter = {.statuses = ids, .type = "package", .reason = "x", .limit = 1};
+
+/* Of what is only asked for. */
+static int ask_and_end(int r, struct qfc_statements *list)
+{
+    qfc_statements_free(list);
+    return r;
+}
+
 /* Calls of the queue: a name, and the call. Each may take `writes`, which it empties whatever comes of it. */
 #define QUEUE_SCENARIOS(X)                                                                                             \
     X(claim, qfc_queue_claim(queue, &claim_request, never_claimed, NULL, error))                                       \
@@ -645,6 +656,8 @@ static const struct qfc_return put_back = {.container = "c0", .reason = "none"};
     X(adopt_jobs, qfc_queue_adopt(queue, ids, ids, 2, never_adopted, NULL, error))                                     \
     X(return_nobodys, qfc_queue_return_nobodys(queue, "6b1f", "7", never_answered, NULL, error))                       \
     X(find_unwanted, qfc_queue_find_unwanted(queue, "{}", "{}", "{}", never_answered, NULL, error))                    \
+    X(ask_report, ask_and_end(qfc_report_ask(&writes, error), &writes))                                                \
+    X(list_jobs, ask_and_end(qfc_jobs_list(&filter, &writes, error), &writes))                                         \
     X(watch_rows, qfc_queue_watch(queue, ids, 2, never_answered, NULL, error))                                         \
     X(read_job, qfc_queue_read(queue, &job, "c0", ids, 2, false, never_answered, NULL, error))                         \
     X(prepare_job, qfc_queue_prepare(queue, &job, "c0", "engine", &writes, never_answered, NULL, error))               \

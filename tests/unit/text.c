@@ -113,6 +113,45 @@ static void bad_bytes_are_found_at_every_offset(void **state)
     }
 }
 
+static void assert_harmless(const char *text, const char *lines, const char *line)
+{
+    struct qfc_buffer out = qfc_buffer(1000);
+    char *copy = malloc(strlen(text)), fixed[64];
+    memcpy(copy, text, strlen(text));
+    assert_int_equal(qfc_text_harmless(&out, copy, strlen(text), true), 0);
+    assert_string_equal(qfc_buffer_text(&out), lines);
+    qfc_buffer_free(&out);
+    assert_int_equal(qfc_text_harmless(&out, copy, strlen(text), false), 0);
+    assert_string_equal(qfc_buffer_text(&out), line);
+    qfc_text_harmless_line(fixed, sizeof fixed, text);
+    assert_string_equal(fixed, line);
+    free(copy);
+    qfc_buffer_free(&out);
+}
+
+static void nothing_takes_hold_of_a_terminal(void **state)
+{
+    assert_harmless("plain gr\xC3\xBC\xC3\x9F \xE2\x82\xAC", "plain gr\xC3\xBC\xC3\x9F \xE2\x82\xAC",
+                    "plain gr\xC3\xBC\xC3\x9F \xE2\x82\xAC");
+    assert_harmless("a\nb\tc\r\nd", "a\nb\tc\nd", "a b c d");
+    assert_harmless("\033[2J\x07\x7F\rx\r", FFFD "[2J" FFFD FFFD FFFD "x" FFFD, FFFD "[2J" FFFD FFFD FFFD "x" FFFD);
+    assert_harmless("\xC2\x9B"
+                    "2J \xC2\xA0",
+                    FFFD "2J \xC2\xA0", FFFD "2J \xC2\xA0"); /* C1 */
+    assert_harmless("\xE2\x80\xAE \xE2\x81\xA6 \xE2\x80\xA6", FFFD " " FFFD " \xE2\x80\xA6",
+                    FFFD " " FFFD " \xE2\x80\xA6"); /* U+202E, U+2066; U+2026 stays */
+    assert_harmless("\xFF\xED\xA0\x80", FFFD FFFD FFFD FFFD, FFFD FFFD FFFD FFFD);
+}
+
+static void a_line_is_cut_between_characters(void **state)
+{
+    char fixed[4];
+    qfc_text_harmless_line(fixed, sizeof fixed, "a\xE2\x82\xAC");
+    assert_string_equal(fixed, "a");
+    qfc_text_harmless_line(fixed, sizeof fixed, "\xE2\x82\xAC");
+    assert_string_equal(fixed, "\xE2\x82\xAC");
+}
+
 static void cleaning_that_does_not_fit_leaves_the_buffer_as_it_was(void **state)
 {
     struct qfc_buffer out = qfc_buffer(8);
@@ -233,6 +272,8 @@ int main(void)
         cmocka_unit_test(clean_text_stays),
         cmocka_unit_test(each_bad_byte_is_replaced),
         cmocka_unit_test(bad_bytes_are_found_at_every_offset),
+        cmocka_unit_test(nothing_takes_hold_of_a_terminal),
+        cmocka_unit_test(a_line_is_cut_between_characters),
         cmocka_unit_test(cleaning_that_does_not_fit_leaves_the_buffer_as_it_was),
         cmocka_unit_test(a_text_that_fits_stays_whole),
         cmocka_unit_test(a_character_on_the_seam_stays_whole),
