@@ -77,7 +77,8 @@ struct qfc_engine_call {
 
     /* logs */
     struct qfc_frames frames;
-    qfc_engine_log *on_log;
+    qfc_engine_log *on_log; /* or: */
+    qfc_engine_followed *on_followed;
 
     /* export, load, events: the caller's, and what came of a line */
     qfc_engine_piece *on_piece;

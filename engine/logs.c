@@ -14,7 +14,8 @@ static int sink(void *userdata, enum qfc_frame_stream stream, const char *data, 
 
     if (stream == QFC_FRAME_ENGINE)
         return qfc_buffer_append(&call->data, data, size < room ? size : room) < 0 ? -1 : 0;
-    if (call->on_log(call->userdata, data, size) < 0)
+    if (call->on_log ? call->on_log(call->userdata, data, size) < 0
+                     : call->on_followed(call->userdata, stream == QFC_FRAME_STDERR, data, size) < 0)
         return -1;
     return call->cancelled ? -1 : 0;
 }
@@ -53,36 +54,35 @@ static const struct call_form logs_form = {
     .failed = log_failed,
 };
 
+int qfc_engine_logs(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &logs_form, id, done, userdata, error);
+
+    if (!call)
+        return -1;
+    call->on_log = on_log;
+    qfc_engine_path(&call->path, "/containers/%/logs?stdout=1&stderr=1", id);
+    qfc_engine_call_name(call, "read the log of container %.*s", qfc_engine_shown(id), id);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
 static const struct call_form follow_form = {
     .method = "GET",
-    .endless = true,
     .max_body_bytes = ENGINE_WORDS,
+    .endless = true,
     .on_data = on_log_data,
     .read = read_end,
     .failed = log_failed,
 };
 
-static int read_log(struct qfc_engine *engine, const struct call_form *form, const char *path, const char *id,
-                    qfc_engine_log *on_log, QFC_ENGINE_END)
+int qfc_engine_follow(struct qfc_engine *engine, const char *id, qfc_engine_followed *on_log, QFC_ENGINE_END)
 {
-    struct qfc_engine_call *call = qfc_engine_call_new(engine, form, id, done, userdata, error);
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &follow_form, id, done, userdata, error);
 
     if (!call)
         return -1;
-    call->on_log = on_log;
-    qfc_engine_path(&call->path, path, id);
-    qfc_engine_call_name(call, "read the log of container %.*s", qfc_engine_shown(id), id);
+    call->on_followed = on_log;
+    qfc_engine_path(&call->path, "/containers/%/logs?follow=1&stdout=1&stderr=1", id);
+    qfc_engine_call_name(call, "follow the log of container %.*s", qfc_engine_shown(id), id);
     return qfc_engine_call_submit(call, ret_call, error);
-}
-
-int qfc_engine_logs(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END)
-{
-    return read_log(engine, &logs_form, "/containers/%/logs?stdout=1&stderr=1", id, on_log, done, userdata, ret_call,
-                    error);
-}
-
-int qfc_engine_follow(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END)
-{
-    return read_log(engine, &follow_form, "/containers/%/logs?stdout=1&stderr=1&follow=1", id, on_log, done, userdata,
-                    ret_call, error);
 }

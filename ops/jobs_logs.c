@@ -110,6 +110,11 @@ static int on_log(void *userdata, const char *data, size_t size)
     return print(data, size);
 }
 
+static int on_followed(void *userdata, bool from_stderr, const char *data, size_t size)
+{
+    return print(data, size);
+}
+
 /*
  * The engine's own log of the container. Returns 1 when it was printed, 0 where this engine has no such container or
  * cannot be reached, -1 with an error.
@@ -126,7 +131,7 @@ static int print_engine_log(const struct source *source, bool follow, struct qfc
         r = ENGINE_ASK(&turns, 0, &answer, &why, qfc_engine_inspect, source->container);
     bool there = r == 0;
     if (there && follow)
-        r = ENGINE_ASK(&turns, 0, &answer, &why, qfc_engine_follow, source->container, on_log);
+        r = ENGINE_ASK(&turns, 0, &answer, &why, qfc_engine_follow, source->container, on_followed);
     else if (there)
         r = ENGINE_ASK(&turns, 0, &answer, &why, qfc_engine_logs, source->container, on_log);
     bool interrupted = turns.interrupted;

@@ -162,8 +162,11 @@ int qfc_engine_inspect(struct qfc_engine *engine, const char *id, QFC_ENGINE_END
 typedef int qfc_engine_log(void *userdata, const char *data, size_t size);
 int qfc_engine_logs(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END);
 
-/* The same, and what is added, until the container's end. */
-int qfc_engine_follow(struct qfc_engine *engine, const char *id, qfc_engine_log *on_log, QFC_ENGINE_END);
+/* The same of a container that was started, from the log's beginning on and while it is written; ends when the container
+ * has. A callback that is slow holds up neither the container nor other calls, but an engine may pass over what it has
+ * thrown away meanwhile. */
+typedef int qfc_engine_followed(void *userdata, bool from_stderr, const char *data, size_t size);
+int qfc_engine_follow(struct qfc_engine *engine, const char *id, qfc_engine_followed *on_log, QFC_ENGINE_END);
 
 /* The content of one regular file of a container, also of one that has exited. Sets data. REFUSED 404: no such file
  * or container (the message tells which); UNKNOWN: nothing at all, as an engine answers that is being stopped;
