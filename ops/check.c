@@ -39,7 +39,9 @@ const struct check checks[] = {
     {"engine", "the engine answers, and speaks a version of its API that is known",
      CHECK_SETTINGS, 0, CHECK_ENGINE, check_engine, NULL},
     {"images", "the engine has the QGIS images that this release needs",
-     WITH_RELEASE | WITH_ENGINE, 0, 0, check_images, NULL},
+     WITH_RELEASE | WITH_ENGINE, 0, 0, check_images, mend_images},
+    {"backups", "each of these images has a backup that can be used, where QFC_WORKER_IMAGE_BACKUP_DIR is set",
+     WITH_RELEASE | WITH_ENGINE, 0, 0, check_backups, NULL},
     {"network", "the engine has the containers' network",
      WITH_ENGINE, 0, 0, check_network, NULL},
     {"volumes", "the engine has the volumes that containers get",
@@ -54,6 +56,18 @@ const struct check checks[] = {
      WITH_DATABASE, WITH_ENGINE, 0, check_clock, NULL},
     {"disks", "less than 80 % of the disks that are to be seen are used; 90 % is a failure",
      CHECK_SETTINGS, WITH_ENGINE, 0, check_disks, NULL},
+    {"workers", "as many workers are alive as QFIELDCLOUD_WORKER_REPLICAS says, or at least one",
+     WITH_RELEASE, WITH_ENGINE, 0, check_workers, NULL},
+    {"queue", "what can be run is taken within five minutes",
+     WITH_RELEASE, 0, 0, check_queue, NULL},
+    {"jobs", "no job has lost its worker",
+     WITH_RELEASE, 0, 0, check_jobs, mend_jobs},
+    {"queued", "no job was born, or set, `queued` without a worker",
+     WITH_RELEASE, 0, 0, check_queued, mend_queued},
+    {"projects", "no project has been locked by a file transfer for an hour",
+     WITH_RELEASE, 0, 0, check_projects, NULL},
+    {"leftovers", "no container is there whose job is over",
+     WITH_RELEASE | WITH_ENGINE, 0, 0, check_leftovers, mend_leftovers},
     {0},
 };
 
@@ -207,6 +221,7 @@ static bool mend_all(struct look *look, const struct request *request)
 /* Looks at everything that was asked for; the second time only at what was not well. */
 static void look_at_all(struct look *look, const struct request *request, bool again)
 {
+    check_forget_report(look);
     for (const struct check *check = checks; check->name && !look->turns.interrupted; check++) {
         struct check_result *result = &look->results[check - checks];
         if (!result->asked || (again && check_state_of(result) == CHECK_OK))
@@ -313,6 +328,7 @@ static int run(const struct command *command, int argc, char **argv)
     look.dry_run = request.dry_run;
     ask(&request, results);
     code = run_checks(&look, &request);
+    check_forget_report(&look);
     PQfinish(look.database);
     json_decref(look.engine_info);
     turns_close(&look.turns);

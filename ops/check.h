@@ -7,7 +7,7 @@
 #include "ops_private.h"
 #include "turns.h"
 
-#include "qfc/buffer.h"
+#include "qfc/environment.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -64,6 +64,8 @@ struct look {
     PGconn *database;           /* null before it was reached */
     struct qfc_release release; /* `called` is "" before it was recognised */
     json_t *engine_info;        /* GET /info, or null */
+    struct qfc_report report;   /* where has_report is true */
+    bool has_report;
     bool out_of_memory;
 
     const struct check *check; /* that is being made */
@@ -99,8 +101,12 @@ int check_print_json(const struct check_result *results, bool quiet, bool dry_ru
 int check_ask(struct look *look, const char *sql, PGresult **ret_result, struct qfc_error *error);
 void check_found_error(struct look *look, const char *doing, const struct qfc_error *error);
 
-/* Is a name of the release (qfc_queue_names) "true"? */
+/* The text of a name of the release (qfc_queue_names), never null; is it "true"? */
+const char *check_release_text(const struct look *look, const char *name);
 bool check_release_has(const struct look *look, const char *name);
+
+/* The names of the QGIS images that the release needs: one or two; belong to the settings. */
+size_t check_images_needed(const struct look *look, const char *ret_images[2]);
 
 /* What this deployment calls itself in labels: as the worker's containers have it in `qfc_stack`. */
 void check_stack(const struct look *look, char *out, size_t size);
@@ -118,10 +124,24 @@ void mend_triggers(struct look *look);
 void check_indexes(struct look *look);
 void check_engine(struct look *look);
 void check_images(struct look *look);
+void mend_images(struct look *look);
+void check_backups(struct look *look);
 void check_network(struct look *look);
 void check_volumes(struct look *look);
 void check_url(struct look *look);
 void check_storages(struct look *look);
 void check_secrets(struct look *look);
 void check_clock(struct look *look);
+void check_workers(struct look *look);
+void check_queue(struct look *look);
+void check_jobs(struct look *look);
+void mend_jobs(struct look *look);
+void check_queued(struct look *look);
+void mend_queued(struct look *look);
+void check_projects(struct look *look);
+void check_leftovers(struct look *look);
+void mend_leftovers(struct look *look);
+
+/* The next question about the queue is asked anew. */
+void check_forget_report(struct look *look);
 void check_disks(struct look *look);

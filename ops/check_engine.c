@@ -111,12 +111,17 @@ void check_stack(const struct look *look, char *out, size_t size)
              look->release.identity);
 }
 
-bool check_release_has(const struct look *look, const char *name)
+const char *check_release_text(const struct look *look, const char *name)
 {
     for (const struct qfc_name *known = look->release.names; known->name; known++)
         if (strcmp(known->name, name) == 0)
-            return strcmp(known->text, "true") == 0;
-    return false;
+            return known->text;
+    return "";
+}
+
+bool check_release_has(const struct look *look, const char *name)
+{
+    return strcmp(check_release_text(look, name), "true") == 0;
 }
 
 static void find_image(struct look *look, const char *image, const char *of, bool needed)
@@ -128,7 +133,10 @@ static void find_image(struct look *look, const char *image, const char *of, boo
     if (is_there(look, qfc_engine_image, image, needed ? CHECK_FAILED : CHECK_WARNING, what, &answer))
         check_found(look, CHECK_OK, "%s is there, %.0f MB", image, (double)answer.reply.size_bytes / 1e6);
     else
-        check_advise(look, "make it again: docker compose build, or docker load -i a backup of it");
+        check_advise(look, "%s",
+                     *look->settings.image_backup_dir
+                         ? "qfc-worker check --fix restores it where it has a backup; else docker compose build"
+                         : "make it again: docker compose build");
     engine_answer_free(&answer);
 }
 
@@ -147,12 +155,15 @@ static bool some_project_has_qgis_4(struct look *look)
 
 void check_images(struct look *look)
 {
+    const char *images[2];
     if (!check_release_has(look, "has_qgis_version")) {
         find_image(look, look->settings.qgis_image, "any project", true);
-        return;
+    } else if (check_images_needed(look, images) == 1) {
+        find_image(look, images[0], "QGIS 3 and 4", true);
+    } else {
+        find_image(look, images[0], "projects of QGIS 3", true);
+        find_image(look, images[1], "projects of QGIS 4", some_project_has_qgis_4(look));
     }
-    find_image(look, look->settings.qgis3_image, "projects of QGIS 3", true);
-    find_image(look, look->settings.qgis4_image, "projects of QGIS 4", some_project_has_qgis_4(look));
 }
 
 void check_network(struct look *look)

@@ -136,7 +136,11 @@ static bool find_engine_disk(struct look *look)
 
 void check_disks(struct look *look)
 {
+    const char *backups = look->settings.image_backup_dir;
     bool any = look->has & CHECK_ENGINE && find_engine_disk(look);
+    if (*backups)
+        find_disk(look, backups, "the backups' disk");
+    any |= *backups != '\0';
     if (!any)
         check_found(look, CHECK_OK, "none is to be seen from here");
 }

@@ -33,6 +33,14 @@ int jobs_find_project(const struct jobs *jobs, const char *given, char ret_id[QF
  * `took_s`, and `took` for people. */
 void jobs_add_times(const struct jobs *jobs, const char *id, json_t *job);
 
+/*
+ * For `check`: as `jobs requeue`, without asking, and only where that has no risk. `said` is told of each job what was
+ * done (or, with `dry_run`, would be), or, with `done` false, why nothing was.
+ */
+typedef void jobs_said(void *userdata, const char *id, bool done, const char *says);
+int jobs_requeue(const struct jobs *jobs, const char *const *ids, size_t count, bool dry_run, jobs_said *said,
+                 void *userdata, struct qfc_error *error);
+
 /* Seconds of an age: "90", "90s", "10m", "2h", "3d", "1w"; -1 for what is none. */
 double parse_age(const char *text);
 

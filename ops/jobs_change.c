@@ -386,6 +386,31 @@ static int change(const struct jobs *jobs, struct request *request)
     return done == request->count ? QFC_EXIT_OK : QFC_EXIT_FAULT;
 }
 
+int jobs_requeue(const struct jobs *jobs, const char *const *ids, size_t count, bool dry_run, jobs_said *said,
+                 void *userdata, struct qfc_error *error)
+{
+    struct request request = {.action = QFC_ACTION_REQUEUE, .dry_run = dry_run, .count = count};
+    int r = 0;
+    request.targets = calloc(count + 1, sizeof *request.targets);
+    if (!request.targets)
+        return qfc_fail_memory(error);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        request.targets[i].given = ids[i];
+        r = look_first(jobs, &request, &request.targets[i], error);
+    }
+    request.looked_ms = now_ms();
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        struct target *target = &request.targets[i];
+        bool wanted = target->promise.effect == QFC_EFFECT_PENDING && !target->promise.risky, done = wanted;
+        if (wanted && !dry_run)
+            r = do_one(jobs, &request, target, &done, error);
+        if (r == 0)
+            said(userdata, target->id, done, target->promise.says);
+    }
+    free(request.targets);
+    return r;
+}
+
 static int run(const struct command *command, int argc, char **argv, enum qfc_action action)
 {
     struct request request = {.action = action, .wait_s = 30};

@@ -147,10 +147,16 @@ static const char unwanted_sql[] =
     " AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database()"
     "  AND c.worker <> '' AND left(a.application_name, 27) = left(c.worker, 27))";
 
+int qfc_unwanted_ask(struct qfc_statements *list, const char *jobs, const char *containers, const char *workers,
+                     struct qfc_error *error)
+{
+    return QFC_ADD(list, error, unwanted_sql, jobs, containers, workers);
+}
+
 int qfc_queue_find_unwanted(struct qfc_queue *queue, const char *jobs, const char *containers, const char *workers,
                             qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
-    int r = QFC_ADD(&statements, error, unwanted_sql, jobs, containers, workers);
+    int r = qfc_unwanted_ask(&statements, jobs, containers, workers, error);
     return send_fenced(queue, LANE_CLAIMS, r, &statements, done, userdata, error);
 }

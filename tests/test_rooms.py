@@ -12,7 +12,7 @@ ROOMS = {
     "engine": "container engine events image_archive",
     "queue": "actions job jobs queue release report setup",
     "processors": "environment feedback limits outcome processor secrets token",
-    "worker": "confine image_backup image_work monitor settings worker",
+    "worker": "confine image_backup image_work monitor settings suspects worker",
     "ops": "cli",
 }
 ORDER = list(ROOMS)

@@ -6,7 +6,8 @@
  */
 #include "worker_private.h"
 
-#include <jansson.h>
+#include "qfc/suspects.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,35 +19,6 @@
 #define OURS_MS   45000
 #define OTHERS_MS 300000
 
-static const char *label(const json_t *container, const char *name)
-{
-    const char *text = json_string_value(json_object_get(json_object_get(container, "Labels"), name));
-    return text ? text : "";
-}
-
-static bool is_uuid(const char *text)
-{
-    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-    size_t i = 0;
-    while (form[i] && (form[i] == '-' ? text[i] == '-' : strspn(text + i, "0123456789abcdef") > 0))
-        i++;
-    return !form[i] && !text[i];
-}
-
-/* QFieldCloud's own has no label of its stack, but is on its network. */
-static bool is_on_our_network(const struct qfc_worker *worker, const json_t *container)
-{
-    const json_t *networks = json_object_get(json_object_get(container, "NetworkSettings"), "Networks");
-    return *worker->settings->network && json_object_get(networks, worker->settings->network);
-}
-
-static bool is_of_our_stack(const struct qfc_worker *worker, const json_t *container)
-{
-    if (*label(container, "qfc_worker"))
-        return strcmp(label(container, "qfc_stack"), worker->stack) == 0;
-    return is_on_our_network(worker, container);
-}
-
 static bool is_in_use(const struct qfc_worker *worker, const char *id)
 {
     for (const struct job *job = worker->jobs; job; job = job->next)
@@ -55,24 +27,19 @@ static bool is_in_use(const struct qfc_worker *worker, const char *id)
     return false;
 }
 
-/* What the database is asked about. */
-struct suspects {
-    const char **jobs, **containers, **workers;
-    size_t count;
-};
-
-static void add_suspect(struct qfc_worker *worker, const json_t *container, struct suspects *suspects)
+/* Leaves out what is in use by this process, which knows all that is; the others of its own have no worker. */
+static void leave_out(const struct qfc_worker *worker, struct qfc_suspects *suspects)
 {
-    const char *id = json_string_value(json_object_get(container, "Id")), *job = label(container, "job_id");
-    if (!id || strlen(id) >= QFC_CONTAINER_ID_SIZE || !is_uuid(job) || !is_of_our_stack(worker, container) ||
-        is_in_use(worker, id))
-        return;
-    const char *maker = label(container, "qfc_worker");
-    suspects->jobs[suspects->count] = job;
-    suspects->containers[suspects->count] = id;
-    /* Of this process's own, all that are in use are known. */
-    suspects->workers[suspects->count] = strcmp(maker, qfc_queue_marker(worker->queue)) == 0 ? "this" : maker;
-    suspects->count++;
+    size_t count = 0;
+    for (size_t i = 0; i < suspects->count; i++) {
+        if (is_in_use(worker, suspects->containers[i]))
+            continue;
+        const char *maker = suspects->workers[i];
+        suspects->jobs[count] = suspects->jobs[i];
+        suspects->containers[count] = suspects->containers[i];
+        suspects->workers[count++] = strcmp(maker, qfc_queue_marker(worker->queue)) == 0 ? "this" : maker;
+    }
+    suspects->count = count;
 }
 
 static void on_removed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
@@ -106,7 +73,7 @@ static void on_found(void *userdata, const struct qfc_error *error, const struct
 }
 
 /* Texts of labels cannot break out of an array: qfc_array_text quotes them. */
-static void ask(struct qfc_worker *worker, const struct suspects *suspects)
+static void ask(struct qfc_worker *worker, const struct qfc_suspects *suspects)
 {
     char *jobs = qfc_array_text(suspects->jobs, suspects->count);
     char *containers = qfc_array_text(suspects->containers, suspects->count);
@@ -126,20 +93,18 @@ static void on_list(void *userdata, const struct qfc_error *error, const struct 
         qfc_log(QFC_LOG_WARNING, NULL, "%s; containers that no job needs stay; this is said once", error->message);
     if (error || !qfc_queue_ready(worker->queue))
         return;
-    json_t *list = json_loadb(qfc_buffer_text(reply->data), reply->data->size, 0, NULL);
-    if (json_is_array(list))
-        shared_directory_sweep(worker, list);
-    size_t size = json_array_size(list);
-    const char **texts = calloc(3 * size + 1, sizeof *texts);
-    struct suspects suspects = {.jobs = texts, .containers = texts + size, .workers = texts + 2 * size};
-    for (size_t i = 0; texts && i < size; i++)
-        add_suspect(worker, json_array_get(list, i), &suspects);
+    struct qfc_suspects suspects;
+    if (qfc_suspects_read(qfc_buffer_text(reply->data), reply->data->size, worker->settings->network, worker->stack,
+                          &suspects) < 0)
+        return;
+    if (json_is_array((const json_t *)suspects.list))
+        shared_directory_sweep(worker, suspects.list);
+    leave_out(worker, &suspects);
     if (suspects.count > 0)
         ask(worker, &suspects);
     else
         sightings_end_round(&worker->unwanted);
-    free(texts);
-    json_decref(list);
+    qfc_suspects_free(&suspects);
 }
 
 static void on_sweep(uv_timer_t *timer)

@@ -165,6 +165,10 @@ int qfc_queue_return_nobodys(struct qfc_queue *queue, const char *id, const char
 int qfc_queue_find_unwanted(struct qfc_queue *queue, const char *jobs, const char *containers, const char *workers,
                             qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
+/* The same as a statement, for those who have a connection of their own. Returns 0 or -1 (QFC_ERROR_MEMORY). */
+int qfc_unwanted_ask(struct qfc_statements *list, const char *jobs, const char *containers, const char *workers,
+                     struct qfc_error *error);
+
 /*
  * Each of the following goes through a connection where it holds up no other job, by its size and by job->patient.
  *

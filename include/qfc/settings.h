@@ -68,6 +68,7 @@ struct qfc_settings {
     long container_log_mb;      /* 0: as the engine is set */
     long max_output_mb;
     long max_feedback_mb;
+    long replicas; /* 0: not known */
     long concurrency;
     long poll_ms;
     long stop_grace_s;

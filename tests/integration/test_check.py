@@ -1,11 +1,16 @@
 """check: each failure that it knows, made for real, and its line; what --fix mends, seen in tables and engine."""
 
 import contextlib
+import datetime
 import grp
 import json
 import os
+import pathlib
 import re
 import secrets
+import signal
+import subprocess
+import time
 
 import pytest
 from bed import postgres as servers
@@ -14,6 +19,7 @@ from bed.pooler import Pooler
 from bed.python_image import PythonImage
 
 WORST = {"ok": 0, "warning": 1, "failed": 2, "skipped": 2}
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NOWHERE = "127.0.0.1:9"  # nobody listens there
 
 
@@ -34,7 +40,7 @@ class Check:
         """[(name, state, seen, next)] of all lines. The exit code says the same as the worst of them, and no secret is
         in any."""
         done = self.worker.run("check", "--json", *args, **env)
-        assert done.stderr == "", done
+        assert done.stderr == "" or "--fix" in args, done  # what is mended leaves a line in the log
         found = json.loads(done.stdout)
         assert done.returncode == max((WORST[line["state"]] for line in found), default=0), done
         for secret in [self.worker.env["POSTGRES_PASSWORD"], *self.secrets]:
@@ -67,14 +73,17 @@ def is_said(line, state, seen, next_=None):
 
 
 def test_all_is_well(check, database, worker, python_image, s3, api):
-    """Every check makes its line; with triggers and a storage none of them complains but that nobody works."""
+    """Every check makes its line; with triggers, a storage and a worker none of them complains."""
     worker.run("setup-db", "--index")
+    running = worker.start("run")
+    wait_for(lambda: check.one("workers"), lambda line: line[0] == "ok")
     env = {f"QFIELDCLOUD_QGIS{number}_IMAGE_NAME": python_image for number in ("", "3", "4")}
     found = check.all(STORAGES=s3.storages(), **env)
     names = [row.split(" | ")[0][2:] for row in worker.run("check", "--list").stdout.splitlines()[2:]]
     assert list(dict.fromkeys(line[0] for line in found)) == names
     assert [line for line in found if line[1] != "ok"] == []
     assert [request.path for request in api.requests] == ["/api/v1/status/"]
+    running.stop()
 
 
 def test_lines_for_people(worker):
@@ -92,6 +101,30 @@ def test_lines_for_people(worker):
     ]
     quiet = worker.run("check", "--only", "release", "--quiet", **env)
     assert quiet.stdout.splitlines() == lines[1:4] and quiet.returncode == 2
+
+
+def test_document(built):
+    """docs/check.md has a section for each check, in their order, and explains each line that is no `ok`: the texts are
+    those of the program's source, with … for what differs."""
+    document = " ".join((ROOT / "docs" / "check.md").read_text().split())
+    listed = subprocess.run([built, "check", "--list"], capture_output=True, text=True, check=True).stdout
+    names = [row.split(" | ")[0][2:] for row in listed.splitlines()[2:]]
+    assert re.findall(r" ## ([a-z]+) ", document) == names
+    missing = [text for text in said_by_the_source() if f"**{text}**" not in document]
+    assert not missing, "\n".join(missing)
+
+
+def said_by_the_source():
+    found = set()
+    call = re.compile(r'(?:check_found\(look,|snprintf\(what, sizeof what,)([^"]*)((?:"(?:[^"\\\\]|\\\\.)*"\s*)+)')
+    for path in (ROOT / "ops").glob("check_*.c"):
+        for state, text in call.findall(path.read_text()):
+            text = "".join(re.findall(r'"((?:[^"\\\\]|\\\\.)*)"', text)).replace('\\"', '"')
+            text = re.sub(r"(?:%[-0-9.*]*(?:ll|l|z)?[dufszgi])+", "…", text).replace("%%", "%")
+            if state.strip() != "CHECK_OK," and len(re.findall("[a-z]{2,}", text)) > 1 and text != "and … more":
+                found.add(text)
+    assert len(found) > 30
+    return found
 
 
 @pytest.mark.parametrize("args, message", [
@@ -435,6 +468,152 @@ def test_secrets(check, database):
     is_said(check.one("secrets"), "warning", '1 of the newest 2 secrets do not decrypt, "TWO" among them', "they were .*")
 
 
+# Workers and jobs
+
+
+def ago(**span):
+    return datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**span)
+
+
+def test_workers(check, database, worker, ground):
+    """None, fewer than asked for, QFieldCloud's own, and one that hangs."""
+    env = {"COMPOSE_PROJECT_NAME": ground.network}
+    is_said(check.one("workers", **env), "failed", "no worker is alive: 0 jobs wait", "docker compose up -d worker_.*")
+    old = ground.docker.create(ground.image, ["-c", "sleep 600 # manage.py dequeue"], Entrypoint=["/bin/sh"],
+                               Labels={"com.docker.compose.project": ground.network, "qfc-bed": ground.session})
+    ground.docker.start(old)
+    is_said(check.one("workers", **env), "ok", "0 alive, and 1 of QFieldCloud's own")
+    ours = worker.start("run")
+    worker.wait_for(lambda: check.one("workers", **env)[1].startswith("1 alive: "), "a worker that is alive")
+    ground.docker.remove(old)
+    is_said(check.one("workers", QFIELDCLOUD_WORKER_REPLICAS="2", **env), "warning",
+            "1 of 2 workers are alive \\(.*\\), and 0 of QFieldCloud's own", "docker compose ps worker_wrapper.*")
+    ours.send(signal.SIGSTOP)
+    worker.wait_for(lambda: len(check.many("workers", **env)) == 2, "a worker that is silent")
+    none, silent = check.many("workers", **env)
+    assert none[0] == "failed"
+    is_said(silent, "warning", "worker [0-9a-f]{16} on .* has said nothing for .* s: it hangs, .*", "restart it .*")
+    ours.send(signal.SIGCONT)
+    ours.stop()
+
+
+def test_queue(check, database):
+    """A job that nobody takes."""
+    is_said(check.one("queue"), "ok", "0 jobs wait, the oldest for -; 0 are under way")
+    database.job(database.project(), created_at=ago(hours=2))
+    is_said(check.one("queue"), "warning", "1 jobs could be run at once, and nobody has taken the oldest for 2h.*",
+            "qfc-worker check --only workers,.*")
+
+
+def test_queued(check, database):
+    """A job that was born queued goes back, and nothing else does; --dry-run changes nothing."""
+    project = database.project(name="trees\x1b[2J")
+    job = database.job(project, status="queued", created_at=ago(hours=2))
+    young = database.job(database.project(), status="queued")
+    line = check.one("queued", "--dry-run")
+    is_said(line, "warning", f"job {str(job['id'])[:8]} of .*/trees.* is queued, and no worker has ever marked it, .*",
+            f"qfc-worker check --fix, or qfc-worker jobs requeue {str(job['id'])[:8]}")
+    assert database.get("core_job", job["id"])["status"] == "queued" and len(check.said["queued"]) == 1
+    assert "\x1b" not in check.worker.run("check", "--only", "queued").stdout
+    is_said(wait_for(lambda: check.one("queued", "--fix"), lambda line: line[0] == "ok"), "ok", "none is queued without a worker's mark")
+    assert database.get("core_job", job["id"])["status"] == "pending"
+    assert database.get("core_job", young["id"])["status"] == "queued"
+
+
+def test_jobs(check, database, worker, proxy):
+    """One whose worker was killed before it was started goes back; one of QFieldCloud's own worker is only told of."""
+    is_said(check.one("jobs"), "ok", "none has lost its worker")
+    job = database.job(database.project(qgis_file="offline.qgs"))
+    hold = proxy.hold("POST /containers/create")
+    victim = worker.start("run", DOCKER_HOST=proxy.host)
+    hold.reached()
+    victim.stop(signal.SIGKILL)
+    hold.release()
+    line = wait_for(lambda: check.one("jobs"), lambda line: line[0] == "failed")
+    is_said(line, "failed", f"job {str(job['id'])[:8]} of .* has lost its worker, .* and no other is alive; 0 more .*",
+            "start a worker, which takes it over; or qfc-worker check --fix")
+    # Just after the start of PostgreSQL a worker may be coming back.
+    wait_for(lambda: check.one("jobs", "--fix"), lambda line: line[0] == "ok")
+    row = database.get("core_job", job["id"])
+    assert row["status"] == "pending" and row["container_id"] == "" and len(check.said["jobs"]) == 1
+    old = database.job(database.project(), status="started", container_id="c0ffee", started_at=ago(hours=3))
+    is_said(check.one("jobs"), "warning", f"job {str(old['id'])[:8]} of .* has run for 3h.* of QFieldCloud's own; .*",
+            f"if nothing runs it any more: qfc-worker jobs cancel --force {str(old['id'])[:8]}")
+    wait_for(lambda: check.one("leftovers"), lambda line: line[0] == "warning")  # what the victim has made after all
+    assert check.one("leftovers", "--fix")[0] == "ok"
+
+
+def wait_for(ask, is_good, limit=60):
+    deadline = time.monotonic() + limit
+    while not is_good(found := ask()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
+def test_projects(check, database):
+    project = database.project(locked_at=ago(hours=3))
+    database.job(project)
+    is_said(check.one("projects"), "warning", ".* is locked by a file transfer for 3h.*; 1 jobs wait",
+            f"if no transfer .*: UPDATE {database.project_table} SET locked_at = NULL WHERE id = '{project['id']}'")
+
+
+def test_leftovers(check, database, ground):
+    """Containers of jobs that are over go, those of another stack stay."""
+    env = check.worker.env
+    identity = database.value("SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || oid FROM pg_database"
+                              " WHERE datname = current_database()")
+    job = database.job(database.project(), status="finished")
+    stack = f"{env['COMPOSE_PROJECT_NAME']}/{env['ENVIRONMENT']}/{identity}"
+    ours, other = (
+        ground.docker.create(ground.image, ["python3", "entrypoint.py"], Labels={
+            "app": f"{env['ENVIRONMENT']}_worker", "job_id": str(job["id"]), "qfc_stack": stack + more,
+            "qfc_worker": "qfc-worker:0123456789abcdef:host", "qfc-bed": ground.session})
+        for more in ("", "-2"))  # fmt: skip
+    is_said(check.one("leftovers", "--dry-run"), "warning", f"1 containers are left over, whose jobs are over: {ours[:12]}",
+            "workers remove them within minutes; now: qfc-worker check --fix")
+    assert check.said == {"leftovers": [f"remove container {ours[:12]}"]}
+    is_said(check.one("leftovers", "--fix"), "ok", "no container is left over")
+    left = {container["Id"] for container in ground.docker.containers()}
+    assert ours not in left and other in left
+    ground.docker.remove(other)
+
+
+def test_backups(check, ground, worker, directory, tmp_path):
+    """An image without backup, with one, with one of another image; and it comes back from it."""
+    name = f"qfc-bed-check:{ground.session}"
+    ground.docker.tag(ground.image, *name.split(":"))
+    env = {"QFIELDCLOUD_QGIS3_IMAGE_NAME": name, "QFIELDCLOUD_QGIS4_IMAGE_NAME": name}
+    is_said(check.one("backups", **env), "ok", "none are kept: QFC_WORKER_IMAGE_BACKUP_DIR is not set")
+    env["QFC_WORKER_IMAGE_BACKUP_DIR"] = str(tmp_path)
+    is_said(check.one("backups", **env), "warning", f"{name} has no backup", f"qfc-worker image save {name}")
+    assert worker.run("image", "save", name, **env).returncode == 0
+    is_said(check.one("backups", **env), "ok", f"{name} was saved at 20.*, [0-9]+ MB")
+    ground.docker.remove_image(name)
+    assert check.one("images", "--dry-run", **env)[0] == "failed" and not ground.docker.image(name)
+    is_said(check.one("images", "--fix", **env), "ok", f"{name} is there, .* MB")
+    assert check.said["images"][0].startswith(f"restored image {name}") and ground.docker.image(name)
+    ground.docker.remove_image(name)
+    next(tmp_path.glob("*.tar.gz")).unlink()
+    is_said(check.one("backups", **env), "warning", f"{name}: the newest backup cannot be used: .*", "qfc-worker image save.*")
+    is_said(check.one("backups", **{**env, "QFC_WORKER_IMAGE_BACKUP_DIR": "/nowhere"}), "failed", ".*/nowhere.*",
+            "make that directory, or correct .*")
+
+
+def test_interrupted(check, proxy, ground, python_image):
+    """Ctrl-C while the container is being started: it is removed all the same."""
+    hold = proxy.hold("POST /containers/.*/start")
+    process = check.worker.start("check", "--only", "url", DOCKER_HOST=proxy.host, QFIELDCLOUD_QGIS3_IMAGE_NAME=python_image)
+    hold.reached()
+    assert [c for c in ground.docker.containers(label=["qfc_check"]) if c["Image"] == python_image]
+    process.send(signal.SIGINT)
+    output = process.wait()
+    hold.release()
+    assert output.returncode == 2 and "interrupted" in output.stderr
+    assert [c for c in ground.docker.containers(label=["qfc_check"]) if c["Image"] == python_image] == []
+
+
 # Clock and disks
 
 
@@ -446,3 +625,44 @@ def test_engine_clock(check, proxy, ground):
         assert database[0] == "ok"
         is_said(engine, state, f"the engine's clock is [0-9]+ s {seen} of this one", "set the wrong one, .*")
         proxy.behave()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 8 MB; call it with the percentage that is to be used."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", path], check=True)
+
+    def fill(percent):
+        (path / "file").write_bytes(bytes(8 * 1024 * 1024 * percent // 100))
+        return str(path)
+
+    yield fill
+    subprocess.run(["umount", path], check=True)
+
+
+def test_disks(check, proxy, ground, small_disk):
+    """Those of backups and of the engine, at 50, 85 and 95 percent, and one that is not there."""
+    info = ground.docker.get("/info")
+    for used, state in ((50, "ok"), (85, "warning"), (95, "failed")):
+        path = small_disk(used)
+        proxy.answer("GET /info", 200, json.dumps({**info, "DockerRootDir": path}).encode(), times=None)
+        lines = check.many("disks", DOCKER_HOST=proxy.host, QFC_WORKER_IMAGE_BACKUP_DIR=path)
+        assert [line[0] for line in lines] == [state, state], lines
+        for line, disk in zip(lines, ("the engine's disk", "the backups' disk")):
+            is_said(line, state, f"{disk}, {path}: (?:{used}|{used + 1}) % used, .* GB free",
+                    None if state == "ok" else "make room: df -h .*")
+        proxy.behave()
+    lines = check.many("disks", QFC_WORKER_IMAGE_BACKUP_DIR="/nowhere")
+    is_said(lines[-1], "failed", "the backups' disk, /nowhere: No such file or directory", "make that directory, .*")
+
+
+def test_database_clock(check, database):
+    """A server whose clock is wrong: its answer is played by a function that comes before the server's own."""
+    with superuser(database) as execute:
+        execute("CREATE SCHEMA shadow; CREATE FUNCTION shadow.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+                " AS $$ SELECT pg_catalog.clock_timestamp() + interval '90 seconds' $$; GRANT USAGE ON SCHEMA shadow TO PUBLIC")
+        execute(f"ALTER DATABASE {database.name} SET search_path = shadow, pg_catalog, public")
+    lines = check.many("clock")
+    is_said(lines[0], "warning", "the database's clock is (?:89|90) s ahead of this one", "set the wrong one, .*")
