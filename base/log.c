@@ -146,6 +146,7 @@ static void put_record(struct record *record, enum qfc_log_level level, const st
         put_member(record, "project_name", about->project_name);
         put_member(record, "job", about->job);
         put_member(record, "project", about->project);
+        put_member(record, "reason", about->reason);
     }
     put_text(record, log_format == QFC_LOG_JSON ? "}\n" : "\n");
 }

@@ -292,8 +292,8 @@ static int add_seam(const struct qfc_excerpt *excerpt, size_t unfinished, size_t
     const struct qfc_buffer *head = &excerpt->head;
     char seam[6];
     if (excerpt->dropped_bytes > 0)
-        return qfc_buffer_printf(out, "\n[... %" PRIu64 " bytes of output left out ...]\n",
-                                 excerpt->dropped_bytes + unfinished + orphaned);
+        return qfc_buffer_printf(out, "\n[... %s%" PRIu64 " bytes of output left out ...]\n",
+                                 excerpt->at_least ? "at least " : "", excerpt->dropped_bytes + unfinished + orphaned);
     if (unfinished + orphaned == 0)
         return 0;
     if (unfinished > 0)
@@ -324,6 +324,7 @@ void qfc_excerpt_free(struct qfc_excerpt *excerpt)
     qfc_buffer_free(&excerpt->tail);
     excerpt->tail_start = 0;
     excerpt->dropped_bytes = 0;
+    excerpt->at_least = false;
 }
 
 void qfc_wipe(char *text)

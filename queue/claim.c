@@ -243,11 +243,12 @@ static void watched(void *userdata, const struct qfc_error *error, const struct 
 
 /* $1 ids, $2 our marker, by which a row is ours whatever container it names by now. */
 static const char watch_sql[] =
-    "SELECT ours.id, core_job.status, CASE WHEN core_job.id IS NULL THEN 'gone'"
-    " WHEN core_job.status NOT IN ('queued', 'started') THEN 'ended' ELSE 'taken' END AS fate"
-    " FROM unnest($1::uuid[]) AS ours (id) LEFT JOIN core_job ON core_job.id = ours.id"
-    " WHERE core_job.id IS NULL OR core_job.status NOT IN ('queued', 'started')"
-    " OR NOT (core_job.container_id = $2 OR coalesce(core_job.feedback #>> '{qfc_worker,worker}' = $2, false))";
+    "SELECT * FROM (SELECT ours.id, core_job.status, CASE WHEN core_job.id IS NULL THEN 'gone'"
+    " WHEN core_job.status NOT IN ('queued', 'started') THEN 'ended'"
+    " WHEN NOT (core_job.container_id = $2 OR coalesce(core_job.feedback #>> '{qfc_worker,worker}' = $2, false))"
+    " THEN 'taken' WHEN " IS_CANCELLED " THEN 'cancelled' END AS fate"
+    " FROM unnest($1::uuid[]) AS ours (id) LEFT JOIN core_job ON core_job.id = ours.id) AS seen"
+    " WHERE fate IS NOT NULL";
 
 int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, size_t count, qfc_pg_done *done, void *userdata,
                     struct qfc_error *error)

@@ -7,6 +7,7 @@
  */
 #include "queue_private.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static void translate_fence(const char *told, struct qfc_error *error)
     char status[33];
     snprintf(status, sizeof status, "%.*s", (int)strcspn(told, " \""), told);
     if (strcmp(status, "gone") == 0)
-        qfc_fail(error, QFC_ERROR_LOST, 0, "the job's row is gone");
+        qfc_fail(error, QFC_ERROR_LOST, ENOENT, "the job's row is gone");
     else if (strcmp(status, "changing") == 0)
         qfc_fail(error, QFC_ERROR_AGAIN, 0, "the job's row was changed at the same moment");
     else if (strcmp(status, "queued") == 0 || strcmp(status, "started") == 0)

@@ -146,6 +146,9 @@ int lane_pooled(struct qfc_error *error);
     "status IN ('queued', 'started') AND (container_id = $2 OR (container_id = $3"                                     \
     " AND core_job.feedback #>> '{qfc_worker,worker}' = $2))"
 
+/* Somebody has asked for the job's end: `jobs cancel` does so in the row itself, which its owner looks at. */
+#define IS_CANCELLED "core_job.feedback #> '{qfc_worker,cancel}' = 'true'::jsonb"
+
 /*
  * SQL that cannot be evaluated, and so fails the transaction, telling what the row is instead of ours. A row that looks
  * as ours was changed while the statement waited for its lock (READ COMMITTED looks at the new row for the update, but

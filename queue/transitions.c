@@ -77,6 +77,19 @@ int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const 
     return send_transition(queue, lane_for(job, 0), r, &statements, writes, done, userdata, error);
 }
 
+int qfc_queue_show(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *output,
+                   const char *step, qfc_pg_done *done, void *userdata, struct qfc_error *error)
+{
+    static const char sql[] =
+        "WITH free AS (SELECT id FROM core_job" WHERE_OURS " FOR NO KEY UPDATE SKIP LOCKED)"
+        " UPDATE core_job SET output = $4::text, feedback = jsonb_build_object('qfc_worker', " TRAIL
+        " || jsonb_build_object('step', $5::text)) FROM free WHERE core_job.id = free.id";
+    struct qfc_statements statements = {0};
+    int r =
+        QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, container), output, step);
+    return send_fenced(queue, LANE_QUICK, r, &statements, done, userdata, error);
+}
+
 int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
                      struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
@@ -115,6 +128,7 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
     return send_transition(queue, lane_for(job, bytes), r, &statements, writes, done, userdata, error);
 }
 
+/* Of a job that was cancelled meanwhile the fence says that its row is changing, until the watch tells. */
 int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_return *how,
                        struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
@@ -124,7 +138,8 @@ int qfc_queue_put_back(struct qfc_queue *queue, const struct qfc_job *job, const
         " feedback = jsonb_build_object('qfc_worker', jsonb_build_object('attempts', $4::integer,"
         " 'faults', $5::integer, 'reasons', " REASONS " || CASE WHEN $8::boolean THEN jsonb_build_array($6::text)"
         " ELSE '[]'::jsonb END, 'not_before',"
-        " round((extract(epoch FROM clock_timestamp()) + $7::double precision)::numeric, 3)))" WHERE_OURS UPDATE_FENCE;
+        " round((extract(epoch FROM clock_timestamp()) + $7::double precision)::numeric, 3)))" WHERE_OURS
+        " AND (" IS_CANCELLED ") IS NOT TRUE" UPDATE_FENCE;
     char attempts[16], faults[16], delay[32];
     snprintf(attempts, sizeof attempts, "%u", job->attempt);
     snprintf(faults, sizeof faults, "%u", how->faults);

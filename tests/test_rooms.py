@@ -11,7 +11,7 @@ ROOMS = {
     "base": "address buffer error fernet http log pg random statements stores tar text",
     "engine": "container engine events image_archive",
     "queue": "actions job jobs queue release report setup",
-    "processors": "environment feedback limits outcome processor secrets token",
+    "processors": "environment feedback limits outcome processor reasons secrets steps token",
     "worker": "confine image_backup image_work monitor settings suspects worker",
     "ops": "cli",
 }

@@ -28,11 +28,10 @@ void qfc_custom_ca_volume(const struct qfc_settings *settings, char *out, size_t
     snprintf(out, size, "%s_custom_ca_certificates", settings->compose_project_name);
 }
 
+/* The named ones first: an engine that refuses one of them leaves behind what it has made until then (20.10). */
 static size_t fill_mounts(const struct qfc_settings *settings, struct qfc_confines *confines)
 {
     size_t count = 0;
-    for (; settings->container_read_only && count < WRITABLE_COUNT; count++)
-        confines->mounts[count] = writable[count];
     if (*settings->grids_volume)
         confines->mounts[count++] =
             (struct qfc_mount){.source = settings->grids_volume, .target = QFC_CONTAINER_GRIDS, .read_only = true};
@@ -41,6 +40,8 @@ static size_t fill_mounts(const struct qfc_settings *settings, struct qfc_confin
         confines->mounts[count++] =
             (struct qfc_mount){.source = confines->ca_volume, .target = QFC_CUSTOM_CA_DIRECTORY, .read_only = true};
     }
+    for (size_t i = 0; settings->container_read_only && i < WRITABLE_COUNT; i++)
+        confines->mounts[count++] = writable[i];
     return count;
 }
 

@@ -49,63 +49,63 @@ static const struct row table[STEP_COUNT] = {
     [STEP_READ] = {"read", "fetch the job's rows and plan its run", start_read, DATABASE, true, 0, {
         [EVENT_DONE] = STEP_CREATE,          [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
-        [EVENT_ADOPTED] = STEP_INSPECT,      [EVENT_STOP] = STEP_BY_START}},
+        [EVENT_ADOPTED] = STEP_INSPECT,      [EVENT_STOP] = STEP_BY_START, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_CREATE] = {"create", "create the container", start_create, ENGINE, true, 5, {
         [EVENT_DONE] = STEP_PUT,             [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
-        [EVENT_STOP] = STEP_RETURN}},
+        [EVENT_STOP] = STEP_RETURN, [EVENT_CANCEL] = STEP_REVIEW}},
     [STEP_PUT] = {"put", "put its files into /io", start_put, ENGINE, true, 5, {
         [EVENT_DONE] = STEP_PREPARE,         [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,      [EVENT_SPENT] = STEP_RETURN,
-        [EVENT_STOP] = STEP_RETURN}},
+        [EVENT_STOP] = STEP_RETURN, [EVENT_CANCEL] = STEP_REVIEW}},
     [STEP_PREPARE] = {"prepare", "write `started`, the container's id and the token", start_prepare, DATABASE, true, 0, {
         [EVENT_DONE] = STEP_START,           [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
-        [EVENT_STOP] = STEP_RETURN}},
+        [EVENT_STOP] = STEP_RETURN, [EVENT_CANCEL] = STEP_REVIEW}},
     [STEP_START] = {"start", "ask for the container's end, and start it", start_start, ENGINE, true, 0, {
         [EVENT_DONE] = STEP_WAIT,            [EVENT_FAULT] = STEP_REVIEW,    [EVENT_NEVER_RAN] = STEP_RETURN,
         [EVENT_UNKNOWN] = STEP_INSPECT,      [EVENT_AGAIN] = STEP_INSPECT,   [EVENT_LOST] = STEP_REVOKE,
-        [EVENT_TAKEN] = STEP_END,            [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_TAKEN] = STEP_END,            [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_WAIT] = {"wait", "wait for the container's end", start_wait, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_INSPECT,
         [EVENT_AGAIN] = STEP_INSPECT,        [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
-        [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_END}},
+        [EVENT_DEADLINE] = STEP_KILL,        [EVENT_STOP] = STEP_END, [EVENT_CANCEL] = STEP_KILL}},
     [STEP_KILL] = {"kill", "kill it: its time is up", start_kill, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_INSPECT,         [EVENT_MAY_HAVE_RUN] = STEP_INSPECT, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_END,
-        [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_INSPECT] = {"inspect", "look at the container: the truth about it", start_inspect, ENGINE, false, 0, {
         [EVENT_DONE] = STEP_LOGS,            [EVENT_RUNNING] = STEP_WAIT,    [EVENT_NOT_STARTED] = STEP_START,
         [EVENT_COLLECTED] = STEP_REVIEW,     [EVENT_NEVER_RAN] = STEP_RETURN, [EVENT_MAY_HAVE_RUN] = STEP_BY_TYPE,
         [EVENT_UNKNOWN] = STEP_SAME,         [EVENT_AGAIN] = STEP_SAME,
         [EVENT_LOST] = STEP_REVOKE,          [EVENT_TAKEN] = STEP_END,       [EVENT_SPENT] = STEP_RETURN,
-        [EVENT_STOP] = STEP_END}},
+        [EVENT_STOP] = STEP_END, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_LOGS] = {"logs", "fetch its log", start_logs, ENGINE, false, COLLECT_TRIES, {
         [EVENT_DONE] = STEP_FEEDBACK,        [EVENT_GONE] = STEP_INSPECT,
         [EVENT_MAY_HAVE_RUN] = STEP_FEEDBACK, [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FEEDBACK,  [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FEEDBACK,  [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_FEEDBACK] = {"feedback", "fetch feedback.json", start_feedback, ENGINE, false, COLLECT_TRIES, {
         [EVENT_DONE] = STEP_THUMBNAIL,       [EVENT_GONE] = STEP_INSPECT,
         [EVENT_MAY_HAVE_RUN] = STEP_REVIEW,  [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_THUMBNAIL] = {"thumbnail", "fetch the project's picture, where the worker stores it", start_thumbnail, ENGINE, false, COLLECT_TRIES, {
         [EVENT_DONE] = STEP_REVIEW,          [EVENT_MAY_HAVE_RUN] = STEP_REVIEW, [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REVIEW,    [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_REVIEW] = {"review", "read again what the outcome depends on", start_review, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_STORE,           [EVENT_FAULT] = STEP_STORE,     [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_LET_GO,
-        [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_STORE] = {"store", "store the project's picture", start_store, STORE, false, 2, {
         [EVENT_DONE] = STEP_FINISH,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_FINISH,    [EVENT_LOST] = STEP_REVOKE,
-        [EVENT_TAKEN] = STEP_LET_GO,         [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_TAKEN] = STEP_LET_GO,         [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_FINISH] = {"finish", "write the outcome, all of it in one transaction", start_finish, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_FINISH,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_LET_GO,
-        [EVENT_CHANGED] = STEP_REVIEW,       [EVENT_SPENT] = STEP_REVOKE,    [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_CHANGED] = STEP_REVIEW,       [EVENT_SPENT] = STEP_REVOKE,    [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_REVOKE] = {"revoke", "delete the token of a job that is ours no more", start_revoke, DATABASE, false, 5, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_REMOVE,    [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REMOVE,    [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_REMOVE,    [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_REMOVE] = {"remove", "remove the container", start_remove, ENGINE, false, 5, {
         [EVENT_DONE] = STEP_LIST,            [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_LIST,      [EVENT_STOP] = STEP_END}},
@@ -120,11 +120,11 @@ static const struct row table[STEP_COUNT] = {
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_END,       [EVENT_STOP] = STEP_END}},
     [STEP_DISCARD] = {"discard", "remove the container before the job goes back", start_discard, ENGINE, false, 5, {
         [EVENT_DONE] = STEP_PUT_BACK,        [EVENT_RUNNING] = STEP_INSPECT, [EVENT_MAY_HAVE_RUN] = STEP_SAME, [EVENT_UNKNOWN] = STEP_SAME,
-        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_BY_RISK,   [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_AGAIN] = STEP_SAME,           [EVENT_SPENT] = STEP_BY_RISK,   [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_IGNORE}},
     [STEP_PUT_BACK] = {"put back", "write `pending` and when to try again", start_put_back, DATABASE, false, 0, {
         [EVENT_DONE] = STEP_REMOVE,          [EVENT_FAULT] = STEP_REVIEW,    [EVENT_UNKNOWN] = STEP_SAME,
         [EVENT_AGAIN] = STEP_SAME,           [EVENT_LOST] = STEP_REVOKE,     [EVENT_TAKEN] = STEP_REVOKE,
-        [EVENT_STOP] = STEP_IGNORE}},
+        [EVENT_STOP] = STEP_IGNORE, [EVENT_CANCEL] = STEP_REVIEW}},
     [STEP_END] = {"end", "forget the job", NULL, DATABASE, false, 0, {0}},
 };
 /* clang-format on */
@@ -137,8 +137,8 @@ static const char *const event_names[EVENT_COUNT] = {
     [EVENT_ADOPTED] = "adopted",     [EVENT_COLLECTED] = "collected",
     [EVENT_GONE] = "gone",           [EVENT_LOST] = "lost",
     [EVENT_TAKEN] = "taken",         [EVENT_CHANGED] = "changed",
-    [EVENT_DEADLINE] = "deadline",   [EVENT_STOP] = "stop",
-    [EVENT_SPENT] = "spent",
+    [EVENT_DEADLINE] = "deadline",   [EVENT_CANCEL] = "cancel",
+    [EVENT_STOP] = "stop",           [EVENT_SPENT] = "spent",
 };
 
 /* What an operation's end means, by who was asked and whether the container can have run. */
@@ -213,9 +213,19 @@ void job_drop(struct job *job)
     }
     worker->job_count--;
     cancel_wait(job);
+    observe_end(job);
     if (worker->queue && !job->released)
         qfc_queue_disown(worker->queue, job->row.id);
     uv_close((uv_handle_t *)&job->timer, free_job);
+}
+
+/* Whatever else has befallen a job that was cancelled before its end: that is what it fails for. */
+static void remember_cancelled(struct job *job)
+{
+    job->failed = job->never_ran = true;
+    job->counts = false;
+    job->failure_reason = QFC_REASON_CANCELLED;
+    qfc_fail(&job->failure, QFC_ERROR_LOST, 0, "%s", qfc_reason_words(QFC_REASON_CANCELLED)->sentence);
 }
 
 /* Keeps why a job will go back or fail, at the first event that says so. */
@@ -223,16 +233,20 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
 {
     bool decides = event == EVENT_FAULT || event == EVENT_NEVER_RAN || event == EVENT_STOP || event == EVENT_SPENT ||
                    (event == EVENT_MAY_HAVE_RUN && job->step == STEP_INSPECT);
-    if (!decides || job->failed)
-        return;
     /* From the container's end on only the outcome's own transaction can spoil things: what was collected counts. */
     bool ended = job->step > STEP_INSPECT && job->step < STEP_DISCARD;
-    if (ended && job->step != STEP_FINISH)
+    if (job->cancelled && !ended && (decides || event == EVENT_CANCEL) && job->step != STEP_WAIT) {
+        remember_cancelled(job);
         return;
+    }
+    if (!decides || job->failed || (ended && job->step != STEP_FINISH))
+        return;
+    job->failure_reason = reason_of(job, event, error);
     job->failed = true;
     job->never_ran = !ended;
-    job->counts = event != EVENT_STOP && !(error && (error->kind == QFC_ERROR_UNREACHABLE || engine_lacks(job, error) ||
-                                                     (event != EVENT_FAULT && engine_unfit(job, error))));
+    bool passing = job->failure_reason == QFC_REASON_ENGINE_UNREACHABLE ||
+                   job->failure_reason == QFC_REASON_IMAGE_MISSING || job->failure_reason == QFC_REASON_NETWORK_MISSING;
+    job->counts = event != EVENT_STOP && !passing && !(error && event != EVENT_FAULT && engine_unfit(job, error));
     if (error)
         job->failure = *error;
     else if (event == EVENT_STOP)
@@ -254,7 +268,7 @@ static bool is_unstarted(const struct job *job)
 static enum step return_or_finish(const struct job *job)
 {
     unsigned faults = job->row.faults + (job->counts ? 1 : 0);
-    if (faults >= (unsigned)job->worker->settings->retry_max_attempts)
+    if (faults >= (unsigned)job->worker->settings->retry_max_attempts || job->failure_reason == QFC_REASON_CANCELLED)
         return STEP_REVIEW;
     return is_unstarted(job) ? STEP_PUT_BACK : STEP_DISCARD;
 }
@@ -329,6 +343,14 @@ static bool may_stop(const struct job *job, enum event event)
     return goes_on && stop != STEP_IGNORE && (stop != STEP_END || is_tidying(job->step));
 }
 
+/* A step before the start, or one that puts the job back, has come to an end of any kind but that. */
+static bool may_cancel(const struct job *job, enum event event)
+{
+    const struct row *row = &table[job->step];
+    bool goes_on = (event == EVENT_DONE && row->before_start) || event == EVENT_UNKNOWN || event == EVENT_AGAIN;
+    return goes_on && row->next[EVENT_CANCEL] == STEP_REVIEW;
+}
+
 /* The next event of a job whose step has been tried too often, or that is to stop. */
 static enum event consider(struct job *job, enum event event, const struct qfc_error *error)
 {
@@ -346,6 +368,8 @@ static enum event consider(struct job *job, enum event event, const struct qfc_e
         return EVENT_SPENT;
     if (job->step == STEP_FINISH && event == EVENT_FAULT && ++job->refusals > FINISH_REFUSALS)
         return EVENT_SPENT;
+    if (job->cancelled && may_cancel(job, event))
+        return EVENT_CANCEL;
     return job->stopping && may_stop(job, event) ? EVENT_STOP : event;
 }
 
@@ -377,6 +401,8 @@ static void stop_for_test(const struct job *job, const char *when)
 {
 }
 #endif
+
+static void move_now(struct job *job, enum event event, const struct qfc_error *error);
 
 static void begin_step(struct job *job)
 {
@@ -416,6 +442,8 @@ static void enter(struct job *job, enum step step)
         struct qfc_worker *worker = job->worker;
         job_drop(job);
         scheduler_job_ended(worker);
+    } else if (step == STEP_WAIT && job->cancelled && !job->killed) {
+        move_now(job, EVENT_CANCEL, NULL);
     } else if (step == STEP_WAIT && job->stopping) {
         job_happened(job, EVENT_STOP, NULL);
     } else if (job->tries > 0) {
@@ -448,8 +476,10 @@ static void say_move(const struct job *job, enum event event, enum step to, cons
 {
     bool first = job->tries <= 1 || event == EVENT_SPENT;
     bool told = to == STEP_REVIEW && job->failed; /* the reason comes with the outcome */
+    bool not_ours = event == EVENT_LOST || event == EVENT_TAKEN;
+    const struct qfc_log_about about = about_with_reason(job, not_ours ? job->reason : QFC_REASON_NONE);
     bool noteworthy = error && event != EVENT_DONE && first && !told;
-    qfc_log(noteworthy ? QFC_LOG_WARNING : QFC_LOG_DEBUG, &job->about, "%s: %s, so: %s%s%s", table[job->step].name,
+    qfc_log(noteworthy ? QFC_LOG_WARNING : QFC_LOG_DEBUG, &about, "%s: %s, so: %s%s%s", table[job->step].name,
             event_names[event], table[to].name, error ? ": " : "", error ? error->message : "");
 }
 
@@ -481,6 +511,8 @@ void job_moved(struct job *job, enum event event, const struct qfc_error *error)
         next = STEP_END;
     }
     enum step to = resolve(job, event, next);
+    if (event == EVENT_LOST || event == EVENT_TAKEN)
+        job->reason = reason_of(job, event, error);
     say_move(job, event, to, error);
     if (event == EVENT_SPENT || (to != job->step && !(in_doubt(job->step) && in_doubt(to))))
         job->tries = job->answers = 0;
@@ -501,17 +533,27 @@ void job_ended(struct job *job, const struct qfc_error *error)
     job_moved(job, error ? event_of(job, error) : EVENT_DONE, error);
 }
 
+/* Leaves what the job waits for. */
+static void move_now(struct job *job, enum event event, const struct qfc_error *error)
+{
+    cancel_wait(job);
+    job->tries = job->answers = 0;
+    job_moved(job, event, error);
+}
+
 void job_happened(struct job *job, enum event event, const struct qfc_error *error)
 {
     if (event == EVENT_STOP)
         job->stopping = true;
+    if (event == EVENT_CANCEL && job->cancelled)
+        return; /* it is told again and again */
+    if (event == EVENT_CANCEL)
+        job->cancelled = true;
     bool between = job->step == STEP_WAIT || job->waiting;
     enum step next = table[job->step].next[event];
     if (!between || next == STEP_NONE || next == STEP_IGNORE)
         return;
-    cancel_wait(job);
-    job->tries = job->answers = 0;
-    job_moved(job, event, error);
+    move_now(job, event, error);
 }
 
 struct qfc_log_about about_of(const struct qfc_job *row)
@@ -561,6 +603,7 @@ static void undo_former(struct job *job, const char *former)
     bool ours = strcmp(former, qfc_queue_marker(job->worker->queue)) == 0;
     name_container(job, former);
     job->create_sent = job->failed = job->never_ran = true;
+    job->failure_reason = QFC_REASON_WORKER_LOST;
     job->counts = !ours;
     if (ours)
         qfc_fail(&job->failure, QFC_ERROR_REFUSED, 0, "the answer to its claim was lost");
@@ -593,7 +636,7 @@ int job_adopt(struct qfc_worker *worker, const struct qfc_adoption *adoption, st
                 job->container);
     } else {
         job->failed = job->never_ran = true;
-        job->failure_type = "ENGINE_LOST";
+        job->failure_reason = QFC_REASON_ENGINE_LOST;
         qfc_fail(&job->failure, QFC_ERROR_REFUSED, 0,
                  "its container %.12s was started on another engine (%s), and no worker there has told of its end",
                  job->container, adoption->engine);

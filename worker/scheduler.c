@@ -7,6 +7,7 @@
  */
 #include "worker_private.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -288,10 +289,15 @@ static void on_watched(void *userdata, const struct qfc_error *error, const stru
         struct job *job = find_job(worker, qfc_pg_text(results->items[0], row, "id"));
         if (!job)
             continue;
+        if (strcmp(fate, "cancelled") == 0) {
+            job_happened(job, EVENT_CANCEL, NULL);
+            continue;
+        }
         bool taken = strcmp(fate, "taken") == 0;
         struct qfc_error lost = QFC_NO_ERROR;
-        qfc_fail(&lost, taken ? QFC_ERROR_TAKEN : QFC_ERROR_LOST, 0, status ? "the row is %s%s" : "the row is gone%s%s",
-                 status ? status : "", taken ? ", for another worker" : "");
+        qfc_fail(&lost, taken ? QFC_ERROR_TAKEN : QFC_ERROR_LOST, status ? 0 : ENOENT,
+                 status ? "the row is %s%s" : "the row is gone%s%s", status ? status : "",
+                 taken ? ", for another worker" : "");
         job_happened(job, taken ? EVENT_TAKEN : EVENT_LOST, &lost);
     }
 }

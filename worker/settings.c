@@ -188,6 +188,14 @@ static const struct setting table[] = {
      AT(max_output_mb),
      1,
      256},
+    {{"QFC_WORKER_LIVE_OUTPUT_S", "0",
+      "Seconds after which a running job's output and step are written into its row when they have changed, the last "
+      "64 "
+      "KB of its log, for people to see; 0: only at its end."},
+     NUMBER,
+     AT(live_output_s),
+     0,
+     3600},
     {{"QFC_WORKER_MAX_FEEDBACK_MB", "64", "Megabytes of feedback.json; a larger one fails the job."},
      NUMBER,
      AT(max_feedback_mb),

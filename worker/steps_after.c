@@ -21,17 +21,13 @@
 
 /* It goes on answering, too, when it has killed all containers. So one that somebody has killed is looked at again, for
  * some seconds: an engine that goes away by then has done it. */
-#define KILL_DOUBTS 5
+#define KILL_DOUBTS 6
 
 #define LOG_LOST "[QFC/Worker/1001] Failed to read logs."
 
-/* A process group that its engine took along: killed, or the host went down under it. */
-#define EXIT_KILLED    137
-#define EXIT_HOST_DOWN 255
-
 static bool ended_with_engine(const struct job *job)
 {
-    if (job->past_deadline || job->state.oom_killed)
+    if (job->killed || job->state.oom_killed)
         return false;
     /* Nobody has seen who killed what ended while its worker was dead: it may have gone down with its host. */
     return (job->wait_broken || job->adopted) &&
@@ -49,7 +45,7 @@ static bool was_killed_in_time(const struct job *job)
  * processes of a host looks like that, one after the other. */
 static bool fell_with_engine(const struct job *job)
 {
-    return job->wait_broken && job->collected && !job->has_feedback && !job->past_deadline &&
+    return job->wait_broken && job->collected && !job->has_feedback && !job->killed &&
            job->state.exit_code != 0 && !job->state.oom_killed;
 }
 
@@ -57,8 +53,18 @@ static bool fell_with_engine(const struct job *job)
 static bool is_doubtful(struct job *job)
 {
     bool killed = job->state.status == QFC_CONTAINER_EXITED && job->state.exit_code == EXIT_KILLED;
-    return killed && !job->state.oom_killed && !job->past_deadline && !job->collected &&
+    return killed && !job->state.oom_killed && !job->killed && !job->collected && !job->wait_broken && !job->adopted &&
            job->kill_doubts++ < KILL_DOUBTS;
+}
+
+/* What has ended by itself before it could be killed has its own outcome. */
+static void settle_kill(struct job *job)
+{
+    if (was_killed_in_time(job))
+        job->killed = KILLED_AT_DEADLINE;
+    if (job->killed == KILLED_AS_CANCELLED && job->state.status == QFC_CONTAINER_EXITED &&
+        (job->state.exit_code != EXIT_KILLED || job->state.oom_killed))
+        job->killed = NOT_KILLED;
 }
 
 static void on_inspected(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
@@ -66,7 +72,6 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
     struct job *job = userdata;
     struct qfc_error lost = QFC_NO_ERROR;
     if (error && error->code == 404) {
-        job->failure_type = "ENGINE_LOST";
         job_moved(job, EVENT_MAY_HAVE_RUN, error);
         return;
     }
@@ -76,9 +81,8 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
         return;
     }
     job->state = reply->state;
-    job->past_deadline |= was_killed_in_time(job);
+    settle_kill(job);
     if (job->state.going && job->state.status == QFC_CONTAINER_EXITED) {
-        job->failure_type = "ENGINE_LOST";
         qfc_fail(&lost, QFC_ERROR_LOST, 0, "container %.12s is being removed by somebody else", job->container);
         job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
         return;
@@ -93,7 +97,6 @@ static void on_inspected(void *userdata, const struct qfc_error *error, const st
                  job->container);
         job_moved(job, EVENT_NOT_STARTED, &lost);
     } else if (ended_with_engine(job) || fell_with_engine(job)) {
-        job->failure_type = "ENGINE_LOST";
         qfc_fail(&lost, QFC_ERROR_UNKNOWN, 0, "the engine went away and ended container %.12s with it (exit code %lld)",
                  job->container, (long long)job->state.exit_code);
         job_moved(job, EVENT_MAY_HAVE_RUN, &lost);
@@ -114,21 +117,103 @@ int start_inspect(struct job *job, struct qfc_error *error)
     return qfc_engine_inspect(job->worker->engine, job->container, on_inspected, job, NULL, error);
 }
 
+/* As much of a log's beginning tells whether it is the same. */
+#define BEGINNING_BYTES 4096
+
+static size_t beginning_bytes(const struct job *job)
+{
+    size_t size = job->followed.kept.head.size;
+    return size < BEGINNING_BYTES ? size : BEGINNING_BYTES;
+}
+
+/*
+ * The engine has thrown the beginning of a very long log away. What was followed has it; the rest is what is fetched. (An
+ * engine that throws away while it is followed may pass over some of it, so the end is taken only from what is fetched.)
+ */
+static int put_beginning_back(struct job *job)
+{
+    struct qfc_excerpt fetched = job->log;
+    job->beginning_gone = true;
+    job->log = job->followed.kept;
+    job->followed.kept = qfc_excerpt(0);
+    qfc_buffer_free(&job->log.tail);
+    job->log.tail_start = job->log.dropped_bytes = 0;
+    job->log.head.maximum = job->log.head.size; /* what follows goes into the tail */
+    int r = qfc_excerpt_add(&job->log, qfc_buffer_text(&fetched.head), fetched.head.size);
+    qfc_excerpt_free(&fetched);
+    return r;
+}
+
+/* Of that: how much is between the two, or is in both. Without having been followed to its end nobody knows, and the
+ * beginning is left. */
+static void join_beginning(struct job *job)
+{
+    struct qfc_excerpt *log = &job->log;
+    uint64_t begins = job->followed.bytes - (log->tail.size + log->dropped_bytes);
+    log->at_least = true;
+    if (!followed_whole(job) || log->tail.size + log->dropped_bytes > job->followed.bytes)
+        qfc_buffer_free(&log->head);
+    else if (begins > log->head.size)
+        log->dropped_bytes += begins - log->head.size;
+    else
+        qfc_buffer_cut(&log->head, (size_t)begins);
+}
+
+static int check_beginning(struct job *job)
+{
+    size_t size = beginning_bytes(job);
+    if (job->beginning_seen || job->log.head.size < size)
+        return 0;
+    job->beginning_seen = true;
+    if (size > 0 && memcmp(job->log.head.data, job->followed.kept.head.data, size) != 0)
+        return put_beginning_back(job);
+    qfc_excerpt_free(&job->followed.kept); /* so that there are not two of them */
+    return 0;
+}
+
 static int on_log(void *userdata, const char *data, size_t size)
 {
     struct job *job = userdata;
-    return qfc_excerpt_add(&job->log, data, size) < 0 ? -1 : 0;
+    return qfc_excerpt_add(&job->log, data, size) < 0 ? -1 : check_beginning(job);
+}
+
+/* A log whose beginning looks the same, but that is shorter than what was followed: what is between is gone. */
+static void count_gone(struct job *job)
+{
+    uint64_t bytes = job->log.head.size + job->log.tail.size + job->log.dropped_bytes;
+    if (job->followed.breaks > 0 || job->followed.bytes <= bytes)
+        return;
+    job->log.dropped_bytes += job->followed.bytes - bytes;
+    job->log.at_least = true;
+}
+
+void follow_ended(struct job *job)
+{
+    join_beginning(job);
+    job_ended(job, NULL);
 }
 
 static void on_logged(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct job *job = userdata;
     bool looked = job->log_lost;
+    struct qfc_error failure = QFC_NO_ERROR;
     job->log_lost = error != NULL;
-    if (error && error->code == 404 && !looked)
+    if (error && error->code == 404 && !looked) {
         job_moved(job, EVENT_GONE, error);
-    else
+        return;
+    }
+    /* One that is shorter than the part that is compared has lost its beginning, too. */
+    if (!error && !job->beginning_seen && beginning_bytes(job) > 0 && put_beginning_back(job) < 0) {
+        qfc_fail_memory(&failure);
+        error = &failure;
+    }
+    if (!error && !job->beginning_gone)
+        count_gone(job);
+    if (error || !job->beginning_gone)
         job_ended(job, error);
+    else if (!await_follow(job))
+        follow_ended(job);
 }
 
 /* Of a longer log the head and the tail are kept. */
@@ -143,6 +228,7 @@ int start_logs(struct job *job, struct qfc_error *error)
         job->exited_at_ms = job->prepared_at_ms + (uint64_t)job->state.ran_ms; /* before we came */
     else if (job->exited_at_ms == 0)
         job->exited_at_ms = uv_now(&job->worker->loop);
+    job->beginning_gone = job->beginning_seen = false;
     qfc_excerpt_free(&job->log);
     job->log = qfc_excerpt(output_max_bytes(job));
     return qfc_engine_logs(job->worker->engine, job->container, on_log, on_logged, job, NULL, error);
@@ -208,7 +294,8 @@ static bool take_shared_feedback(struct job *job, size_t max_bytes)
 
 int start_feedback(struct job *job, struct qfc_error *error)
 {
-    if (job->past_deadline)
+    observe_end(job);
+    if (job->killed)
         return 1;
     size_t most = (size_t)job->worker->settings->max_feedback_mb * MEGABYTE;
     if (take_shared_feedback(job, most))
@@ -216,22 +303,43 @@ int start_feedback(struct job *job, struct qfc_error *error)
     return qfc_engine_get_file(job->worker->engine, job->container, FEEDBACK_PATH, most, on_feedback, job, NULL, error);
 }
 
+/* How much of the log's end is looked at for why the job has failed. */
+#define LOG_END_BYTES 4096
+
+static const char *log_end(const struct job *job)
+{
+    const char *text = qfc_buffer_text(&job->output);
+    return text + (job->log_bytes > LOG_END_BYTES ? job->log_bytes - LOG_END_BYTES : 0);
+}
+
 static int decide(struct job *job, struct qfc_error *error)
 {
+    static const enum qfc_end ends[] = {
+        [NOT_KILLED] = QFC_END_EXITED,
+        [KILLED_AT_DEADLINE] = QFC_END_DEADLINE,
+        [KILLED_AS_CANCELLED] = QFC_END_CANCELLED,
+    };
+    const struct qfc_settings *settings = job->worker->settings;
     const struct qfc_run run = {
-        .end = job->never_ran       ? QFC_END_NO_RUN
-               : job->past_deadline ? QFC_END_DEADLINE
-                                    : QFC_END_EXITED,
+        .end = job->never_ran ? QFC_END_NO_RUN : ends[job->killed],
         .exit_code = job->state.exit_code,
         .oom_killed = job->state.oom_killed,
         .timeout_s = job->timeout_s,
         .feedback = job->has_feedback ? &job->feedback : NULL,
         .feedback_failure = &job->feedback_failure,
         .failure = job->failed ? &job->failure : NULL,
-        .failure_type = job->failure_type,
+        .failure_reason = job->failure_reason,
+        .confinement = {.read_only = settings->container_read_only,
+                        .unprivileged = settings->container_drop_capabilities || settings->container_no_new_privileges,
+                        .few_processes = settings->container_processes > 0},
+        .log_end = log_end(job),
     };
+    qfc_buffer_cut(&job->output, job->log_bytes); /* what an earlier outcome has added */
     qfc_outcome_free(&job->outcome);
-    return qfc_outcome_decide(&run, &job->outcome, error);
+    if (qfc_outcome_decide(&run, &job->outcome, error) < 0)
+        return -1;
+    job->reason = job->outcome.reason;
+    return 0;
 }
 
 /* Makes text of what the container has printed, once; the log itself is not needed any more. Cleaning can make three bytes of one;
@@ -256,11 +364,9 @@ static int take_log(struct job *job, struct qfc_error *error)
     return 0;
 }
 
-/* What the outcome adds takes the place of what an earlier one has added. */
 static int end_output(struct job *job, struct qfc_error *error)
 {
     const char *end = job->outcome.output_end;
-    qfc_buffer_cut(&job->output, job->log_bytes);
     return qfc_text_clean(&job->output, end, strlen(end), NULL) < 0 ? qfc_fail_memory(error) : 0;
 }
 
@@ -287,14 +393,26 @@ static uint64_t ran_ms(const struct job *job)
     return job->prepared_at_ms && job->exited_at_ms ? job->exited_at_ms - job->prepared_at_ms : 0;
 }
 
+static void say_observed(const struct job *job)
+{
+    char text[1024];
+    describe_observed(job, text, sizeof text);
+    if (*text)
+        qfc_log(QFC_LOG_INFO, &job->about, "used: %s", text);
+}
+
 static void say_finished(const struct job *job)
 {
+    say_observed(job);
     double run_s = (double)ran_ms(job) / 1000;
-    monitor_ended(job, run_s, job->failure_type);
+    const struct qfc_outcome *outcome = &job->outcome;
+    const struct qfc_log_about about = about_with_reason(job, job->reason);
+    monitor_ended(job, run_s, about.reason);
     if (job->outcome.finished)
         qfc_log(QFC_LOG_INFO, &job->about, "finished %s after %.1f s", job->row.type, run_s);
     else
-        qfc_log(QFC_LOG_WARNING, &job->about, "failed %s after %.1f s: %s", job->row.type, run_s, job->outcome.reason);
+        qfc_log(QFC_LOG_WARNING, &about, "failed %s after %.1f s: %s%s%s", job->row.type, run_s, outcome->told,
+                *outcome->advice ? " " : "", outcome->advice);
 }
 
 static void say_not_finished(const struct job *job, const struct qfc_error *error)
@@ -423,6 +541,7 @@ static void on_discarded(void *userdata, const struct qfc_error *error, const st
 int start_discard(struct job *job, struct qfc_error *error)
 {
     cancel_wait(job);
+    observe_end(job);
     if (!job->create_sent || !job->never_ran || !*job->container)
         return start_remove(job, error);
     return qfc_engine_remove_idle(job->worker->engine, job->container, on_discarded, job, NULL, error);
@@ -431,10 +550,11 @@ int start_discard(struct job *job, struct qfc_error *error)
 static void on_put_back(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
 {
     struct job *job = userdata;
+    const struct qfc_log_about about = about_with_reason(job, job->failure_reason);
     if (!error)
         monitor_put_back(job);
     if (!error)
-        qfc_log(QFC_LOG_WARNING, &job->about, "put back %s after attempt %u: %s", job->row.type, job->row.attempt,
+        qfc_log(QFC_LOG_WARNING, &about, "put back %s after attempt %u: %s", job->row.type, job->row.attempt,
                 job->failure.message);
     job_ended(job, error);
 }
@@ -454,6 +574,7 @@ int start_put_back(struct job *job, struct qfc_error *error)
 {
     struct qfc_statements writes = {0};
     cancel_wait(job);
+    observe_end(job);
     int r = qfc_token_delete(&writes, &job->row, error);
     if (r == 0 && job->processor && job->processor->put_back) {
         const struct qfc_job_rows rows = job_rows(job);

@@ -198,10 +198,11 @@ int start_start(struct job *job, struct qfc_error *error)
 static void on_deadline(uv_timer_t *timer)
 {
     struct job *job = timer->data;
-    if (!job->past_deadline)
+    if (!job->killed) {
         qfc_log(QFC_LOG_WARNING, &job->about, "killing container %.12s: its %u seconds are over", job->container,
                 job->timeout_s);
-    job->past_deadline = true;
+        job->killed = KILLED_AT_DEADLINE;
+    }
     job_happened(job, EVENT_DEADLINE, NULL);
 }
 
@@ -212,8 +213,9 @@ int start_wait(struct job *job, struct qfc_error *error)
 {
     uint64_t now = uv_now(&job->worker->loop);
     job->wait_began_ms = now;
+    observe_begin(job);
     uint64_t deadline = job->prepared_at_ms + (uint64_t)job->timeout_s * 1000;
-    if (job->past_deadline)
+    if (job->killed)
         deadline = now + KILL_AGAIN_MS;
     int64_t left_ms = (int64_t)(deadline - now);
     uv_timer_start(&job->timer, on_deadline, left_ms > 0 ? (uint64_t)left_ms : 0, 0);
@@ -224,6 +226,10 @@ int start_wait(struct job *job, struct qfc_error *error)
 
 int start_kill(struct job *job, struct qfc_error *error)
 {
+    if (!job->killed) {
+        qfc_log(QFC_LOG_INFO, &job->about, "killing container %.12s: the job was cancelled", job->container);
+        job->killed = KILLED_AS_CANCELLED;
+    }
     return qfc_engine_kill(job->worker->engine, job->container, on_engine_done, job, NULL, error);
 }
 

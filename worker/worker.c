@@ -57,6 +57,7 @@ static void shut_down(struct qfc_worker *worker)
     explicit_bzero(&worker->fernet_key, sizeof worker->fernet_key);
     close_handle((uv_handle_t *)&worker->poll);
     close_handle((uv_handle_t *)&worker->watch);
+    close_handle((uv_handle_t *)&worker->observe);
     close_handle((uv_handle_t *)&worker->probe);
     close_handle((uv_handle_t *)&worker->give_up);
     close_handle((uv_handle_t *)&worker->recover);
@@ -157,7 +158,7 @@ static void on_signal(uv_signal_t *handle, int number)
 static void init_handles(struct qfc_worker *worker)
 {
     uv_timer_t *timers[] = {&worker->poll,  &worker->watch,      &worker->probe, &worker->give_up, &worker->recover,
-                            &worker->sweep, &worker->need_probe, &worker->trial, &worker->service};
+                            &worker->sweep, &worker->need_probe, &worker->trial, &worker->service, &worker->observe};
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
         uv_timer_init(&worker->loop, timers[i]);
         timers[i]->data = worker;

@@ -13,6 +13,7 @@
 #include "qfc/random.h"
 #include "qfc/secrets.h"
 #include "qfc/settings.h"
+#include "qfc/steps.h"
 #include "qfc/stores.h"
 #include "qfc/text.h"
 #include "qfc/token.h"
@@ -75,12 +76,41 @@ enum event {
     EVENT_TAKEN,        /* another worker owns it */
     EVENT_CHANGED,      /* what the outcome was made from is not so any more */
     EVENT_DEADLINE,     /* its time is up */
+    EVENT_CANCEL,       /* somebody has cancelled it */
     EVENT_STOP,         /* we must leave now */
     EVENT_SPENT,        /* tried often enough */
     EVENT_COUNT,
 };
 
+/* Exit codes of a process group that its engine took along: killed, or the host went down under it. */
+#define EXIT_KILLED    137
+#define EXIT_HOST_DOWN 255
+
+/* Why we have killed a container, or are about to. */
+enum kill_cause { NOT_KILLED, KILLED_AT_DEADLINE, KILLED_AS_CANCELLED };
+
 #define THUMBNAIL_KEY_SIZE 1025 /* project.thumbnail is varchar(1024) */
+
+/* A job's log as it is followed while the container runs: observe.c. */
+struct followed {
+    struct qfc_engine_call *call; /* under way, or null */
+    struct qfc_excerpt kept;      /* in case the engine has thrown the beginning away by the end */
+    struct qfc_buffer recent;     /* the end of it, for live output */
+    uint64_t bytes;               /* that came */
+    uint64_t skip;                /* that came before it broke, and come again */
+    uint64_t began_ms, heard_ms;  /* the call; its last bytes */
+    unsigned breaks;              /* what came may lack something from the first one on */
+    bool ended;                   /* as it should: with the container */
+    bool awaited;                 /* nothing but this is waited for */
+};
+
+/* What a container has used so far, as of the last look. */
+struct usage {
+    uint64_t cpu_ms;            /* of all processors together */
+    uint64_t peak_memory_bytes; /* the largest that was seen */
+    uint64_t received_bytes, sent_bytes;
+    bool known;
+};
 
 /* One job that this worker has claimed. It owns all that lives as long as it does; lifecycle.c frees it. */
 #define IO_DIRECTORY     "/io" /* of a container */
@@ -99,6 +129,7 @@ struct job {
     unsigned answers; /* of these, those that the other side was there for: too many are EVENT_SPENT */
     bool waiting;     /* for the timer, before the step is tried again */
     bool stopping;    /* EVENT_STOP is to come as soon as the step allows */
+    bool cancelled;   /* EVENT_CANCEL likewise */
     bool adopted;     /* its container was started by a worker that has died */
     bool released;    /* so is its lock: the row is not ours any more */
     uv_timer_t timer; /* the next try, or at STEP_WAIT the deadline */
@@ -118,18 +149,30 @@ struct job {
     struct qfc_buffer body;                /* of the creation; holds the token */
     struct qfc_buffer tar;                 /* for /io */
     struct qfc_engine_call *wait;          /* under way from start to the container's end, or null */
-    bool wait_broken;                      /* the wait's answer was lost: the engine may have been ended */
+    bool wait_broken;                      /* an answer about its end was lost: the engine may have been ended */
     unsigned kill_doubts;                  /* how often it was looked who has killed it */
     uint64_t wait_began_ms;
     /* On the loop's clock, which counts from the machine's start: a job that was taken over may have begun before, and
      * wraps around. 0: not yet. */
     uint64_t prepared_at_ms, exited_at_ms;
 
+    /* What is seen of it while it runs, for all who ask. */
+    struct qfc_steps steps; /* its running step (current, began_ms on the loop's clock), and those that are done */
+    struct usage usage;
+
+    struct followed followed;
+    struct qfc_engine_call *look;    /* at what it uses: under way, or null */
+    uint64_t look_at_ms, show_at_ms; /* when the next is due */
+    unsigned shown_changes;          /* steps.changes as last written into the row */
+    uint64_t shown_bytes;            /* followed.bytes likewise */
+
     struct qfc_container_state state;
-    bool past_deadline;
+    enum kill_cause killed;
     struct qfc_excerpt log;
-    bool log_lost;  /* the engine did not give it */
-    bool collected; /* nothing is left to be fetched */
+    bool beginning_seen; /* of the log that is fetched, and compared with what was followed */
+    bool beginning_gone; /* the engine has thrown it away */
+    bool log_lost;       /* the engine did not give it */
+    bool collected;      /* nothing is left to be fetched */
     struct qfc_feedback feedback;
     bool has_feedback;
     struct qfc_error feedback_failure;
@@ -145,8 +188,8 @@ struct job {
     bool storage_silent; /* it did not answer */
     char *found;         /* keys below the project's prefix, as a PostgreSQL array; null: none */
 
-    struct qfc_error failure;  /* why it goes back, or fails by the worker's word */
-    const char *failure_type;  /* its error_type, or null */
+    struct qfc_error failure; /* why it goes back, or fails by the worker's word */
+    enum qfc_reason failure_reason;
     bool failed;               /* `failure` decides */
     bool never_ran;            /* then: the container has not run, or what it left is lost */
     bool counts;               /* the attempt counts against RETRY_MAX_ATTEMPTS */
@@ -154,6 +197,7 @@ struct job {
     unsigned changes;          /* that made the outcome be made anew */
     uint64_t missing_since_ms; /* a table or column is not there; 0: all is */
     bool finish_unknown;       /* a finish may have been written although its answer was lost */
+    enum qfc_reason reason;    /* how it has ended so far, for all who ask; QFC_REASON_NONE: well, or not yet */
     struct qfc_outcome outcome;
     struct qfc_buffer output; /* the container's log as text, and then what the outcome adds */
     size_t log_bytes;         /* of it */
@@ -222,6 +266,10 @@ struct qfc_worker {
     uv_timer_t sweep;           /* the next look for containers that nobody needs: sweep.c */
     struct sightings unwanted;  /* those that were seen */
 
+    uv_timer_t observe;      /* the next look at jobs that run: observe.c */
+    const struct job *shown; /* whose output is being written into its row, or null */
+    bool showing;
+
     struct need needs[NEED_COUNT];
     uv_timer_t need_probe;
     bool needs_probing;
@@ -264,6 +312,34 @@ int job_adopt(struct qfc_worker *worker, const struct qfc_adoption *adoption, st
 
 /* Something happened to the job from outside of its step's operation. */
 void job_happened(struct job *job, enum event event, const struct qfc_error *error);
+
+/* observe.c: what is seen of a container while it runs. */
+
+/* Begins to look at the container, if nobody does. */
+void observe_begin(struct job *job);
+
+/* Ends all of it; what was seen stays. */
+void observe_end(struct job *job);
+
+/* Is the log still being followed? Then follow_ended comes when that is over. */
+bool await_follow(struct job *job);
+
+/* Has the log been followed to its end, without a break? */
+bool followed_whole(const struct job *job);
+
+/* steps_after.c: what was awaited is over, one way or the other. */
+void follow_ended(struct job *job);
+
+/* "cpu 1.2 s, memory 34 MB, received 1.0 MB, sent 0.1 MB; Package Project 2.1 s, ..." */
+void describe_observed(const struct job *job, char *text, size_t size);
+
+/* reasons.c */
+
+/* Why the job goes back or fails, from the event that decided it; `error` may be null. */
+enum qfc_reason reason_of(struct job *job, enum event event, const struct qfc_error *error);
+
+/* What the job's lines in the log are about, with its reason. */
+struct qfc_log_about about_with_reason(const struct job *job, enum qfc_reason reason);
 
 /* The step's operation has ended, well (`error` null) or not. */
 void job_ended(struct job *job, const struct qfc_error *error);

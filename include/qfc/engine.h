@@ -55,13 +55,21 @@ struct qfc_container_state {
     char error[256];  /* the engine's own word on why it could not start, or "" */
 };
 
+/* What a container has used since its start; zero where the engine does not tell. */
+struct qfc_container_usage {
+    int64_t cpu_ns;       /* time of all processors together */
+    int64_t memory_bytes; /* now; files that the kernel would drop at once are not counted */
+    int64_t received_bytes, sent_bytes;
+};
+
 /* What a call brought; which members are set stands at the call. All of it ends with `done`. */
 struct qfc_engine_reply {
     int status; /* HTTP status: 304 of start is a start, too */
     char id[QFC_CONTAINER_ID_SIZE];
     struct qfc_container_state state;
     int64_t exit_code;
-    int64_t size_bytes;      /* of an image; 0: not told */
+    int64_t size_bytes; /* of an image; 0: not told */
+    struct qfc_container_usage usage;
     struct qfc_buffer *data; /* a caller may take it with qfc_buffer_take */
 };
 
@@ -167,6 +175,9 @@ int qfc_engine_logs(struct qfc_engine *engine, const char *id, qfc_engine_log *o
  * thrown away meanwhile. */
 typedef int qfc_engine_followed(void *userdata, bool from_stderr, const char *data, size_t size);
 int qfc_engine_follow(struct qfc_engine *engine, const char *id, qfc_engine_followed *on_log, QFC_ENGINE_END);
+
+/* Sets usage. Of one that does not run it is all zero, or REFUSED. */
+int qfc_engine_stats(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
 
 /* The content of one regular file of a container, also of one that has exited. Sets data. REFUSED 404: no such file
  * or container (the message tells which); UNKNOWN: nothing at all, as an engine answers that is being stopped;

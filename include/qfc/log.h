@@ -30,6 +30,7 @@ struct qfc_log_about {
     const char *project_name; /* as text, what has blanks in it is in quotes, and escaped as in JSON */
     const char *job;          /* core_job.id */
     const char *project;      /* project id */
+    const char *reason;       /* why it ended so: a code of qfc/reasons.h */
 };
 
 /* Process-wide; before the first call: info and above, as text, on file descriptor 2. */

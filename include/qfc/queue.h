@@ -117,7 +117,9 @@ int qfc_queue_claim(struct qfc_queue *queue, const struct qfc_claim_request *req
 /*
  * Which of these jobs are no longer ours? The sign of life, asked every few seconds, and at once on a new connection,
  * since it also takes the jobs' locks again where the session is new. Results: rows of id, `fate` ("gone", "ended",
- * "taken") and status (null when gone); none for those that are still ours.
+ * "taken", or "cancelled", of one that is still ours) and status (null when gone); none for the others.
+ *
+ * An active job is cancelled by setting feedback.qfc_worker.cancel to true in its row.
  */
 int qfc_queue_watch(struct qfc_queue *queue, const char *const *ids, size_t count, qfc_pg_done *done, void *userdata,
                     struct qfc_error *error);
@@ -201,6 +203,14 @@ int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const cha
 int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *engine,
                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
+/*
+ * What a running job says so far, for people to see: `output` becomes the row's, and `step` feedback.qfc_worker.step
+ * ("": none). Only while the row is ours; when it is not, or somebody holds its lock, nothing is written, and that is no
+ * error. finish and put back replace both.
+ */
+int qfc_queue_show(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *output,
+                   const char *step, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+
 struct qfc_ending {
     const char *container;      /* id, or "" when there is none */
     bool finished;              /* else failed */
@@ -216,6 +226,7 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
 /*
  * Back to `pending`, as if never claimed, but for feedback.qfc_worker: the attempts so far, the reasons of those that
  * count, and when the next one is due (`delay_s` from now). While it waits no younger job of its project overtakes it.
+ * One that was cancelled does not go back: AGAIN, until the watch has told.
  */
 struct qfc_return {
     const char *container;

@@ -69,6 +69,7 @@ struct qfc_settings {
     long max_output_mb;
     long max_feedback_mb;
     long replicas; /* 0: not known */
+    long live_output_s; /* 0: never */
     long concurrency;
     long poll_ms;
     long stop_grace_s;

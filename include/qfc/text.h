@@ -42,6 +42,7 @@ struct qfc_excerpt {
     struct qfc_buffer tail; /* a ring once it is full */
     size_t tail_start;      /* where the ring begins */
     uint64_t dropped_bytes;
+    bool at_least; /* so many: nobody has counted all */
 };
 
 struct qfc_excerpt qfc_excerpt(size_t maximum_bytes);
@@ -51,7 +52,7 @@ int qfc_excerpt_add(struct qfc_excerpt *excerpt, const char *data, size_t size);
 
 /*
  * Appends the cleaned text (qfc_text_clean): head, then, where something was dropped, a line
- * "\n[... N bytes of output left out ...]\n", then the tail. The excerpt says the same afterwards. Returns 0, -EMSGSIZE
+ * "\n[... N bytes of output left out ...]\n" ("at least N" where it is so), then the tail. The excerpt says the same afterwards. Returns 0, -EMSGSIZE
  * (never for a maximum of at least three times the excerpt's plus 100: cleaning can triple a byte) or -ENOMEM.
  */
 int qfc_excerpt_text(struct qfc_excerpt *excerpt, struct qfc_buffer *out);

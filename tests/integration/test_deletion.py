@@ -12,7 +12,7 @@ CALLS = {
     "create": r"^POST /containers/create",
     "start": r"^POST /containers/\w+/start",
     "inspect": r"^GET /containers/\w+/json",
-    "logs": r"^GET /containers/\w+/logs",
+    "logs": r"^GET /containers/\w+/logs\?stdout",
     "feedback": r"^GET /containers/\w+/archive",
     "remove": r"^DELETE /containers/",
 }

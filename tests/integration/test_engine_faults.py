@@ -13,7 +13,7 @@ CALLS = {
     "wait": r"^POST /containers/\w+/wait",
     "start": r"^POST /containers/\w+/start",
     "inspect": r"^GET /containers/\w+/json",
-    "logs": r"^GET /containers/\w+/logs",
+    "logs": r"^GET /containers/\w+/logs\?stdout",
     "archive": r"^GET /containers/\w+/archive",
     "delete": r"^DELETE /containers/",
 }
@@ -369,4 +369,5 @@ def test_engine_stopped_under_a_running_job(own_scene):
     scene.finishes(later)
     assert any("the engine went away" in message for message in scene.log("warning", job))
     scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
-    scene.stop()
+    output = scene.stop()
+    assert "ENGINE_LOST" in {line.get("reason") for line in output.lines}, str(output)

@@ -336,7 +336,7 @@ def test_pruned_before_the_start(scene):
     scene.stop()
 
 
-@pytest.mark.parametrize("call", ["logs", "archive"])
+@pytest.mark.parametrize("call", [r"logs\?stdout", "archive"])
 def test_pruned_after_the_end(scene, call):
     """Gone before its log or its feedback were read: the job is run again, since a package may be."""
     hold = scene.proxy.hold(rf"^GET /containers/\w+/{call}")

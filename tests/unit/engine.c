@@ -878,6 +878,61 @@ static void logs(void **state)
     assert_failed(bed, QFC_ERROR_REFUSED, 501, "read the log of container a: the engine answered 501: configured");
 }
 
+#define FOLLOW "GET /v1.41/containers/a/logs?follow=1&stdout=1&stderr=1"
+
+/* Each piece with its stream before it. */
+static int on_followed(void *userdata, bool from_stderr, const char *data, size_t size)
+{
+    struct bed *bed = userdata;
+    assert_int_equal(qfc_buffer_printf(&bed->log, "%s:%.*s", from_stderr ? "err" : "out", (int)size, data), 0);
+    return 0;
+}
+
+static void following(void **state)
+{
+    struct bed *bed = *state;
+
+    ROUTE({FOLLOW, "200 OK", "\1\0\0\0\0\0\0\2a\n\2\0\0\0\0\0\0\2b\n", .body_size = 20});
+    CALL(qfc_engine_follow(bed->engine, "a", on_followed, END));
+    assert_done(bed);
+    assert_string_equal(qfc_buffer_text(&bed->log), "out:a\nerr:b\n");
+    ROUTE({FOLLOW, "404 Not Found", "{\"message\": \"no a\"}"});
+    CALL(qfc_engine_follow(bed->engine, "a", on_followed, END));
+    assert_failed(bed, QFC_ERROR_REFUSED, 404, "follow the log of container a: the engine answered 404: no a");
+}
+
+#define STATS "GET /v1.41/containers/a/stats?stream=0&one-shot=1"
+
+static void assert_usage(struct bed *bed, const char *answer, struct qfc_container_usage expected)
+{
+    ROUTE({STATS, "200 OK", answer});
+    CALL(qfc_engine_stats(bed->engine, "a", END));
+    assert_done(bed);
+    assert_memory_equal(&bed->reply.usage, &expected, sizeof expected);
+}
+
+/* As cgroup v1 and v2 tell it, and nonsense. */
+static void stats(void **state)
+{
+    struct bed *bed = *state;
+
+    assert_usage(
+        bed,
+        "{\"cpu_stats\": {\"cpu_usage\": {\"total_usage\": 412303613}}, \"memory_stats\": {\"usage\": 23085056,"
+        " \"max_usage\": 24662016, \"stats\": {\"total_inactive_file\": 21733376, \"inactive_file\": 1}},"
+        " \"networks\": {\"eth0\": {\"rx_bytes\": 700, \"tx_bytes\": 5}, \"eth1\": {\"rx_bytes\": 36}}}",
+        (struct qfc_container_usage){412303613, 1351680, 736, 5});
+    assert_usage(bed, "{\"memory_stats\": {\"usage\": 100, \"stats\": {\"inactive_file\": 40}}}",
+                 (struct qfc_container_usage){.memory_bytes = 60});
+    assert_usage(bed, "{\"memory_stats\": {\"usage\": 100, \"stats\": {\"inactive_file\": 400}}}",
+                 (struct qfc_container_usage){.memory_bytes = 100});
+    assert_usage(bed, "{\"cpu_stats\": 7, \"memory_stats\": {\"usage\": -1}, \"networks\": {\"eth0\": [\"rx_bytes\"]}}",
+                 (struct qfc_container_usage){0});
+    ROUTE({STATS, "200 OK", "[]"});
+    CALL(qfc_engine_stats(bed->engine, "a", END));
+    assert_failed(bed, QFC_ERROR_INVALID, 0, "ask what container a uses: the engine's answer is not as its API says");
+}
+
 static int give_up(struct bed *bed)
 {
     return -1;
@@ -1045,6 +1100,8 @@ int main(void)
         TEST(waits),
         TEST(logs),
         TEST(logs_that_fail),
+        TEST(following),
+        TEST(stats),
         TEST(put_archive),
         TEST(files),
         TEST(a_deadline),

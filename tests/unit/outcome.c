@@ -42,7 +42,8 @@ static void test_success(void **state)
     struct qfc_outcome outcome = decide(&run, "{\"container_exit_code\": 0}");
     assert_true(outcome.finished);
     assert_string_equal(outcome.feedback, "{\"steps\": []}");
-    assert_string_equal(outcome.reason, "");
+    assert_string_equal(outcome.told, "");
+    assert_int_equal(outcome.reason, QFC_REASON_NONE);
     assert_string_equal(outcome.output_end, "");
     qfc_outcome_free(&outcome);
     qfc_feedback_free(&feedback);
@@ -54,7 +55,8 @@ static void test_error_in_feedback_fails_although_exit_is_0(void **state)
     struct qfc_run run = {.feedback = &feedback};
     struct qfc_outcome outcome = decide(&run, "{\"container_exit_code\": 0, \"error_origin\": \"container\"}");
     assert_false(outcome.finished);
-    assert_string_equal(outcome.reason, "no such layer");
+    assert_string_equal(outcome.told, "no such layer");
+    assert_int_equal(outcome.reason, QFC_REASON_JOB_ERROR);
     qfc_outcome_free(&outcome);
     qfc_feedback_free(&feedback);
 }
@@ -75,7 +77,7 @@ static void test_exit_code_fails(void **state)
     struct qfc_run run = {.feedback = &feedback, .exit_code = 3};
     struct qfc_outcome outcome = decide(&run, "{\"container_exit_code\": 3}");
     assert_false(outcome.finished);
-    assert_string_equal(outcome.reason, "exit code 3, and no error in the feedback");
+    assert_string_equal(outcome.told, "exit code 3, and no error in the feedback");
     qfc_outcome_free(&outcome);
     qfc_feedback_free(&feedback);
 }
@@ -113,7 +115,9 @@ static void test_deadline(void **state)
         decide(&run, "{\"container_exit_code\": -1, \"error\": \"Worker timeout error.\", \"error_type\": \"TIMEOUT\","
                      " \"error_class\": \"\", \"error_stack\": \"\", \"error_origin\": \"container\"}");
     assert_false(outcome.finished);
-    assert_string_equal(outcome.output_end, "\nTimeout error! The job failed to finish within 600 seconds!\n");
+    const char *last = "\nTimeout error! The job failed to finish within 600 seconds!\n";
+    assert_string_equal(outcome.output_end + strlen(outcome.output_end) - strlen(last), last);
+    assert_non_null(strstr(outcome.output_end, "[QFC/Worker/TIMEOUT] Raise"));
     qfc_outcome_free(&outcome);
 }
 
@@ -141,16 +145,126 @@ static void test_a_child_out_of_memory_does_not_spoil_a_success(void **state)
     qfc_feedback_free(&feedback);
 }
 
+/* A child may have gone under although the workflow went on to its end, and told of it. */
+static void test_a_child_out_of_memory_explains_a_failure(void **state)
+{
+    struct qfc_feedback feedback = feedback_of("{\"error\": \"ogr2ogr died\", \"error_type\": \"UNKNOWN\"}");
+    struct qfc_run run = {.feedback = &feedback, .oom_killed = true};
+    struct qfc_outcome outcome;
+    assert_int_equal(qfc_outcome_decide(&run, &outcome, NULL), 0);
+    assert_false(outcome.finished);
+    assert_int_equal(outcome.reason, QFC_REASON_OUT_OF_MEMORY);
+    assert_non_null(strstr(outcome.extra, "Its own last word: ogr2ogr died"));
+    assert_non_null(strstr(outcome.advice, "WORKER_QGIS_MEMORY_LIMIT"));
+    qfc_outcome_free(&outcome);
+    qfc_feedback_free(&feedback);
+}
+
+static void test_cancelled(void **state)
+{
+    struct qfc_run run = {.end = QFC_END_CANCELLED, .exit_code = 137};
+    struct qfc_outcome outcome =
+        decide(&run, "{\"container_exit_code\": 137, \"error\": \"The job was cancelled.\","
+                     " \"error_type\": \"CANCELLED\", \"error_class\": \"\", \"error_stack\": \"\","
+                     " \"error_origin\": \"container\"}");
+    assert_false(outcome.finished);
+    assert_string_equal(outcome.output_end, "");
+    qfc_outcome_free(&outcome);
+}
+
+/* What a container is denied shows in the job's own error, or else at the end of its log; where the job knows its error
+ * the log alone does not change the reason. */
+static void test_denials(void **state)
+{
+    static const struct {
+        const char *feedback, *log_end;
+        struct qfc_confinement confinement;
+        enum qfc_reason reason;
+        const char *advice;
+    } cases[] = {
+        {"{\"error\": \"[Errno 30] Read-only file system: 'x'\"}",
+         "",
+         {.read_only = true},
+         QFC_REASON_READ_ONLY,
+         "QFC_WORKER_CONTAINER_READ_ONLY=0"},
+        {"{\"error\": \"[Errno 30] Read-only file system: 'x'\"}",
+         "",
+         {.unprivileged = true},
+         QFC_REASON_JOB_ERROR,
+         ""},
+        {"{\"error\": \"bad layer\"}",
+         "x: Operation not permitted",
+         {.unprivileged = true},
+         QFC_REASON_JOB_ERROR,
+         "QFC_WORKER_CONTAINER_DROP_CAPABILITIES=0"},
+        {NULL,
+         "mount: permission denied (are you root?)",
+         {.unprivileged = true},
+         QFC_REASON_NOT_PERMITTED,
+         "QFC_WORKER_CONTAINER_NO_NEW_PRIVILEGES=0"},
+        {NULL,
+         "sh: can't fork: Resource temporarily unavailable",
+         {.few_processes = true},
+         QFC_REASON_TOO_MANY_PROCESSES,
+         "QFC_WORKER_CONTAINER_PROCESSES"},
+        {NULL, "sh: can't fork: Resource temporarily unavailable", {0}, QFC_REASON_CONTAINER_FAILED, ""},
+        {NULL, "write: NO SPACE left on device", {0}, QFC_REASON_OUT_OF_DISK, "docker system df"},
+        {NULL, "all is well", {true, true, true}, QFC_REASON_CONTAINER_FAILED, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct qfc_feedback feedback = feedback_of(cases[i].feedback ? cases[i].feedback : "{}");
+        struct qfc_error none = QFC_NO_ERROR;
+        struct qfc_run run = {.exit_code = 1,
+                              .feedback = cases[i].feedback ? &feedback : NULL,
+                              .feedback_failure = &none,
+                              .confinement = cases[i].confinement,
+                              .log_end = cases[i].log_end};
+        struct qfc_outcome outcome;
+        assert_int_equal(qfc_outcome_decide(&run, &outcome, NULL), 0);
+        assert_int_equal(outcome.reason, cases[i].reason);
+        assert_non_null(strstr(outcome.advice, cases[i].advice));
+        assert_int_equal(*outcome.advice == 0, *cases[i].advice == 0);
+        assert_int_equal(*outcome.output_end == 0, *cases[i].advice == 0);
+        qfc_outcome_free(&outcome);
+        qfc_feedback_free(&feedback);
+    }
+}
+
+static void test_exec_failure(void **state)
+{
+    struct qfc_error failure = QFC_NO_ERROR;
+    qfc_fail(&failure, QFC_ERROR_INVALID, 0, "no feedback");
+    struct qfc_run run = {.exit_code = 127, .feedback_failure = &failure};
+    struct qfc_outcome outcome;
+    assert_int_equal(qfc_outcome_decide(&run, &outcome, NULL), 0);
+    assert_int_equal(outcome.reason, QFC_REASON_EXEC_FAILED);
+    assert_non_null(strstr(outcome.extra, "\"EXEC_FAILED\""));
+    qfc_outcome_free(&outcome);
+}
+
+/* Each has a word of its own, by which it is found again, and a sentence. */
+static void test_reasons(void **state)
+{
+    for (enum qfc_reason reason = QFC_REASON_NONE + 1; reason < QFC_REASON_COUNT; reason++) {
+        const struct qfc_reason_words *words = qfc_reason_words(reason);
+        assert_non_null(words->code);
+        assert_int_equal(qfc_reason_of(words->code), reason);
+        assert_true(*words->sentence && words->advice);
+    }
+    assert_int_equal(qfc_reason_of("nothing"), QFC_REASON_NONE);
+}
+
 static void test_no_run(void **state)
 {
     struct qfc_error failure = QFC_NO_ERROR;
     qfc_fail(&failure, QFC_ERROR_REFUSED, 404, "no image \xff");
-    struct qfc_run run = {.end = QFC_END_NO_RUN, .failure = &failure, .failure_type = "ENGINE_LOST"};
+    struct qfc_run run = {.end = QFC_END_NO_RUN, .failure = &failure, .failure_reason = QFC_REASON_ENGINE_LOST};
     struct qfc_outcome outcome =
         decide(&run, "{\"error\": \"no image \xEF\xBF\xBD\", \"error_type\": \"ENGINE_LOST\","
                      " \"error_class\": \"WorkerError\", \"error_stack\": \"\", \"error_origin\": \"worker_wrapper\"}");
     assert_false(outcome.finished);
-    assert_string_equal(outcome.output_end, "no image \xff\n");
+    assert_memory_equal(outcome.output_end, "no image \xff\n[QFC/Worker/ENGINE_LOST] See", 38);
+    assert_int_equal(outcome.reason, QFC_REASON_ENGINE_LOST);
     qfc_outcome_free(&outcome);
 }
 
@@ -238,6 +352,11 @@ int main(void)
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_kill_from_outside_and_out_of_memory_are_told_apart),
         cmocka_unit_test(test_a_child_out_of_memory_does_not_spoil_a_success),
+        cmocka_unit_test(test_a_child_out_of_memory_explains_a_failure),
+        cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_denials),
+        cmocka_unit_test(test_exec_failure),
+        cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_no_run),
         cmocka_unit_test(test_success_that_could_not_be_written),
         cmocka_unit_test(test_bytes),
