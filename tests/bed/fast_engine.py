@@ -287,7 +287,12 @@ class FastEngine:
                  "ExitCode": container.exit_code, "Error": ""}  # fmt: skip
         self._send(writer, 200, {"Id": container.id, "Name": f"/{container.name}", "State": state})
 
-    async def _get_logs(self, writer, container, _query, _body):
+    async def _get_stats(self, writer, _container, _query, _body):
+        self._send(writer, 200, {"cpu_stats": {"cpu_usage": {"total_usage": 5000000}}, "memory_stats": {"usage": 1 << 20}})
+
+    async def _get_logs(self, writer, container, query, _body):
+        if query.get("follow") in ("1", "true"):
+            await self.containers.wait(container, "not-running")
         log = self.scripts[container.job].log if container.status == "exited" else b""
         frame = struct.pack(">BxxxI", 1, len(log)) + log if log else b""
         self._send(writer, 200, frame, self.log_type)

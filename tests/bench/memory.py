@@ -2,6 +2,9 @@
 
 Private is what no other process has, Private_Clean + Private_Dirty. The clean part is of files, libraries mostly, that
 nobody else uses at that moment, and so depends on what else runs; the dirty part is the program's own.
+
+Then what one large job adds at most: one with a log of LOG_MB, of which QFC_WORKER_MAX_OUTPUT_MB are kept, and one with
+a feedback of FEEDBACK_MB.
 """
 
 import signal
@@ -12,6 +15,11 @@ from bed import BedError, cleanup
 
 JOBS = 16
 SETTLE_S = 3
+LOG_MB, OUTPUT_MB, FEEDBACK_MB = 1024, 16, 30
+LARGE = (
+    (f"a log of {LOG_MB} MB, {OUTPUT_MB} MB of it kept", f"long_log@{LOG_MB}.qgs"),
+    (f"a feedback of {FEEDBACK_MB} MB", f"big_feedback@{FEEDBACK_MB}.qgs"),
+)
 NAMES = ("Private_Clean", "Private_Dirty")
 
 
@@ -62,6 +70,20 @@ def measure_worker(bed):
     return idle, busy
 
 
+def measure_large(bed, plays):
+    """Dirty kB of the idle worker, and the most that it had until the job had ended."""
+    process = bed.worker.start("run", QFC_WORKER_MAX_OUTPUT_MB=str(OUTPUT_MB), QFIELDCLOUD_DEFAULT_NETWORK="none")
+    bed.worker.wait_for(lambda: said(process, "the engine at"), "a connection to the engine")
+    time.sleep(SETTLE_S)
+    idle = most = private_kb(process.pid)["Private_Dirty"]
+    job = bed.database.job(bed.database.project(qgis_file=plays, files=()))
+    while bed.database.get("core_job", job["id"])["status"] not in ("finished", "failed"):
+        most = max(most, private_kb(process.pid)["Private_Dirty"])
+        time.sleep(0.02)
+    process.stop()
+    return idle, most
+
+
 def columns(value, base):
     return f"{value:>9}{value - base:>9}{value / base:>8.2f}"
 
@@ -75,3 +97,7 @@ def run(bed, _pairs):
     for name, kb in rows:
         whole = columns(sum(kb.values()), sum(bases.values()))
         print(f"    {name:<18}{whole}     {columns(kb['Private_Dirty'], bases['Private_Dirty'])}")
+    print("\nDirty memory in MB that one job adds to the idle worker, at most:")
+    for name, plays in LARGE:
+        idle, most = measure_large(bed, plays)
+        print(f"    {name:<42}{(most - idle) / 1024:>8.1f}")
