@@ -227,6 +227,13 @@ int qfc_engine_inspect(struct qfc_engine *engine, const char *id, QFC_ENGINE_END
     return submit(engine, &inspect_form, "inspect", "/containers/%/json", id, done, userdata, ret_call, error);
 }
 
+static const struct call_form start_form = {.method = "POST", .max_body_bytes = QFC_SMALL_ANSWER, .accepts = {304}};
+
+int qfc_engine_start(struct qfc_engine *engine, const char *id, QFC_ENGINE_END)
+{
+    return submit(engine, &start_form, "start", "/containers/%/start", id, done, userdata, ret_call, error);
+}
+
 static const struct call_form kill_form = {
     .method = "POST",
     .max_body_bytes = QFC_SMALL_ANSWER,

@@ -132,6 +132,10 @@ static void put_counters(struct metrics *out, const struct qfc_counters *counter
          counters->engine_absences},
         {"qfc_worker_images_missed_total", "How often an image was found missing.", counters->images_missed},
         {"qfc_worker_networks_missed_total", "How often the network was found missing.", counters->networks_missed},
+        {"qfc_worker_volumes_missed_total", "How often a volume was found missing.", counters->volumes_missed},
+        {"qfc_worker_images_restored_total", "Missing images that this worker has brought back.",
+         counters->images_restored},
+        {"qfc_worker_images_saved_total", "Images that this worker has saved.", counters->images_saved},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         put_one(out, rows[i].name, "counter", rows[i].help, (double)rows[i].value);
@@ -169,7 +173,7 @@ static void put_state(struct metrics *out, const struct showing *showing)
     put_one(out, "qfc_worker_engine_up", "gauge", "1: the container engine answers.", state.engine_ready);
     put_one(out, "qfc_worker_stopping", "gauge", "1: it claims no more jobs, and will end.", state.stopping);
     put_family(out, "qfc_worker_missing", "gauge",
-               "An image or network that the engine lacks: nothing that needs it is claimed.");
+               "An image, network or volume that the engine lacks: nothing that needs it is claimed.");
     for (size_t i = 0; i < state.missing_count; i++)
         put_sample(out, "qfc_worker_missing", LABELS("kind", state.missing[i].kind, "name", state.missing[i].name), 1);
     put_jobs(out, showing->worker);

@@ -73,3 +73,23 @@ void locks_lost(struct qfc_queue *queue)
     queue->locks_doubtful = false;
     queue->locks_missing = true;
 }
+
+/* clang-format off */
+
+/* Two numbers make a lock of another kind than a job's (objsubid 2): the first says that it is ours. $1 the engine. */
+#define GUARD_CLASS "1902535543"
+static const char guard_sql[] =
+    "WITH engine AS (SELECT ('x' || left(md5($1::text), 8))::bit(32)::integer AS key)"
+    " SELECT CASE WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
+    " AND pid = pg_backend_pid() AND classid = " GUARD_CLASS " AND objid = (key::bigint & 4294967295)::oid) THEN true"
+    " ELSE pg_try_advisory_lock(" GUARD_CLASS ", key) END AS held FROM engine";
+
+/* clang-format on */
+
+int qfc_queue_guard(struct qfc_queue *queue, const char *engine, qfc_pg_done *done, void *userdata,
+                    struct qfc_error *error)
+{
+    struct qfc_statements statements = {0};
+    int r = QFC_ADD(&statements, error, guard_sql, engine);
+    return send_fenced(queue, LANE_CLAIMS, r, &statements, done, userdata, error);
+}

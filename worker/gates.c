@@ -1,5 +1,5 @@
 /*
- * What must be there before a job is claimed: the engine and the database. Each trouble is said once, when it begins or
+ * What must be there before a job is claimed: the engine and the database (what else jobs need, see needs.c). Each trouble is said once, when it begins or
  * changes, and once when it is over.
  */
 #include "worker_private.h"
@@ -75,6 +75,7 @@ static void engine_is_ready(struct qfc_worker *worker)
     worker->engine_ready = worker->engine_was_ready = true;
     worker->probe_failures = 0;
     worker->engine_trouble[0] = '\0';
+    needs_look(worker);
     schedule(worker);
 }
 
@@ -151,112 +152,13 @@ void engine_lost(struct qfc_worker *worker)
         engine_probe(worker);
 }
 
-/*
- * What the engine lacks: an image, or the network. It is not the job's fault, and the next job would fare no better: so
- * what needs it is not claimed until it is there, and the attempt does not count.
- */
-
-#define NEED_PROBE_MS 2000
-
-const char *need_name(const struct qfc_worker *worker, enum need_kind kind)
+/* From v26.20 on a project's image depends on its QGIS version. */
+static bool images_by_qgis(const struct qfc_worker *worker)
 {
-    const struct qfc_settings *settings = worker->settings;
-    return kind == NEED_NETWORK ? settings->network
-           : kind == NEED_QGIS3 ? settings->qgis3_image
-           : kind == NEED_QGIS4 ? settings->qgis4_image
-                                : settings->qgis_image;
-}
-
-static void probe_needs(struct qfc_worker *worker);
-
-static void on_need_timer(uv_timer_t *timer)
-{
-    probe_needs(timer->data);
-}
-
-static void on_need_probed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
-{
-    struct qfc_worker *worker = userdata;
-    enum need_kind kind = worker->need_probed;
-    worker->needs_probing = false;
-    if (!error) {
-        worker->needs[kind].missing = false;
-        qfc_log(QFC_LOG_INFO, NULL, "%s %s is there again", kind == NEED_NETWORK ? "network" : "image",
-                need_name(worker, kind));
-        schedule(worker);
-    }
-    worker->need_probed = (kind + 1) % NEED_COUNT;
-    if (!worker->closing)
-        uv_timer_start(&worker->need_probe, on_need_timer, error ? NEED_PROBE_MS : 0, 0);
-}
-
-/* Asks for one thing at a time that is missing. */
-static void probe_needs(struct qfc_worker *worker)
-{
-    if (worker->needs_probing || worker->closing)
-        return;
-    for (unsigned i = 0; i < NEED_COUNT; i++) {
-        enum need_kind kind = (worker->need_probed + i) % NEED_COUNT;
-        if (!worker->needs[kind].missing)
-            continue;
-        const char *name = need_name(worker, kind);
-        worker->need_probed = kind;
-        int r = kind == NEED_NETWORK ? qfc_engine_network(worker->engine, name, on_need_probed, worker, NULL, NULL)
-                                     : qfc_engine_image(worker->engine, name, on_need_probed, worker, NULL, NULL);
-        worker->needs_probing = r == 0;
-        if (r < 0)
-            uv_timer_start(&worker->need_probe, on_need_timer, NEED_PROBE_MS, 0);
-        return;
-    }
-}
-
-static bool lacks_image(const struct job *job, const struct qfc_error *error)
-{
-    return job->step == STEP_CREATE &&
-           (strcasestr(error->message, "no such image") || strcasestr(error->message, "image not known"));
-}
-
-/* Docker tells it at the start; other engines may when the container is created. */
-static bool lacks_network(const struct job *job, const struct qfc_error *error)
-{
-    return (job->step == STEP_START && strstr(error->message, "network")) ||
-           (job->step == STEP_CREATE && strcasestr(error->message, "network") &&
-            strcasestr(error->message, "not found"));
-}
-
-/* Only the engine's words tell what is not there: a volume's driver and the container are answered with 404, too. */
-bool engine_lacks(struct job *job, const struct qfc_error *error)
-{
-    struct qfc_worker *worker = job->worker;
-    enum need_kind kind = NEED_NETWORK;
-    if (error->kind != QFC_ERROR_REFUSED || error->code != 404)
-        return false;
-    if (lacks_image(job, error))
-        kind = job->image == worker->settings->qgis3_image   ? NEED_QGIS3
-               : job->image == worker->settings->qgis4_image ? NEED_QGIS4
-                                                             : NEED_QGIS;
-    else if (!lacks_network(job, error))
-        return false;
-    if (!worker->needs[kind].missing && kind == NEED_NETWORK)
-        worker->counters.networks_missed++;
-    else if (!worker->needs[kind].missing)
-        worker->counters.images_missed++;
-    if (!worker->needs[kind].missing)
-        qfc_log(QFC_LOG_ERROR, NULL, "the engine has no %s %s: no job that needs it is claimed until it has; %s",
-                kind == NEED_NETWORK ? "network" : "image", need_name(worker, kind), error->message);
-    worker->needs[kind].missing = true;
-    uv_timer_start(&worker->need_probe, on_need_timer, NEED_PROBE_MS, 0);
-    return true;
-}
-
-size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2])
-{
-    size_t count = 0;
-    if (worker->needs[NEED_QGIS].missing || worker->needs[NEED_QGIS3].missing)
-        ret_majors[count++] = "3";
-    if (worker->needs[NEED_QGIS4].missing)
-        ret_majors[count++] = "4";
-    return count;
+    for (const struct qfc_name *name = qfc_queue_names(worker->queue); name && name->name; name++)
+        if (strcmp(name->name, "has_qgis_version") == 0)
+            return strcmp(name->text, "true") == 0;
+    return false;
 }
 
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms)
@@ -279,5 +181,7 @@ void database_state(void *userdata, bool ready, const struct qfc_error *why, uns
     worker->database_was_ready = true;
     worker->database_trouble[0] = '\0';
     scheduler_watch_now(worker);
+    worker->images_by_qgis = images_by_qgis(worker);
+    needs_look(worker);
     schedule(worker);
 }

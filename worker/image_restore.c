@@ -233,7 +233,7 @@ static void on_known_image(void *userdata, const struct qfc_error *error, const 
     work->call = NULL;
     if (!error) {
         work->result.how = QFC_IMAGE_NAMED;
-        give_name(work, work->known_id);
+        give_name(work, qfc_buffer_text(reply->data));
     } else if (error->kind == QFC_ERROR_REFUSED && error->code == 404) {
         look_for_backups(work);
     } else {

@@ -36,7 +36,7 @@ static unsigned free_slots(const struct qfc_worker *worker)
 static bool may_ask(const struct qfc_worker *worker)
 {
     return !worker->asking && !worker->stopping && !worker->closing && free_slots(worker) > 0 && worker->engine_ready &&
-           !worker->needs[NEED_NETWORK].missing && qfc_queue_ready(worker->queue);
+           needs_met(worker) && qfc_queue_ready(worker->queue);
 }
 
 static void on_poll(uv_timer_t *timer)

@@ -119,13 +119,19 @@ static void on_created(void *userdata, const struct qfc_error *error, const stru
     job_ended(job, error ? &again : NULL);
 }
 
+static int create(struct job *job, struct qfc_error *error)
+{
+    job->looked_for = NEED_COUNT;
+    job->create_sent = true;
+    return qfc_engine_create(job->worker->engine, job->name, job->body.data, job->body.size, on_created, job, NULL,
+                             error);
+}
+
 int start_create(struct job *job, struct qfc_error *error)
 {
     if (job->body.size == 0 && describe_container(job, error) < 0)
         return -1;
-    job->create_sent = true;
-    return qfc_engine_create(job->worker->engine, job->name, job->body.data, job->body.size, on_created, job, NULL,
-                             error);
+    return with_volumes(job, create, error);
 }
 
 /* For engine calls whose reply holds nothing that is needed. */

@@ -45,6 +45,7 @@ static void shut_down(struct qfc_worker *worker)
         worker->companion->end(worker->companion->userdata);
     while (worker->jobs)
         job_drop(worker->jobs);
+    guard_close(worker);
     if (worker->queue)
         qfc_queue_free(worker->queue);
     if (worker->engine)
@@ -274,9 +275,11 @@ enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_work
         return QFC_EXIT_FAULT;
     }
     init_handles(&worker);
+    if (qfc_has_custom_ca())
+        qfc_custom_ca_volume(settings, worker.ca_volume, sizeof worker.ca_volume);
     monitor_begin(&worker);
     if (open_engine(&worker, &error) < 0 || open_stores(&worker, &error) < 0 || make_fernet_key(&worker, &error) < 0 ||
-        open_queue(&worker, &error) < 0) {
+        open_queue(&worker, &error) < 0 || guard_open(&worker, &error) < 0) {
         qfc_log(QFC_LOG_ERROR, NULL, "%s", error.message);
         stop_now(&worker, error.kind == QFC_ERROR_USAGE ? QFC_EXIT_USAGE : QFC_EXIT_FAULT);
     } else {

@@ -89,6 +89,13 @@ enum event {
 /* Why we have killed a container, or are about to. */
 enum kill_cause { NOT_KILLED, KILLED_AT_DEADLINE, KILLED_AS_CANCELLED };
 
+/* What jobs need of the engine, besides it being there: needs.c. The images come first. */
+enum need_kind { NEED_QGIS, NEED_QGIS3, NEED_QGIS4, NEED_NETWORK, NEED_GRIDS, NEED_CA, NEED_COUNT };
+struct need {
+    bool looked;  /* for it, once at least */
+    bool missing; /* what needs it is not claimed */
+};
+
 #define THUMBNAIL_KEY_SIZE 1025 /* project.thumbnail is varchar(1024) */
 
 /* A job's log as it is followed while the container runs: observe.c. */
@@ -145,12 +152,14 @@ struct job {
     char name[80];                         /* of the container */
     char shared[SHARED_PATH_SIZE];         /* its /io on the host, or "": shared_directory.c */
     char container[QFC_CONTAINER_ID_SIZE]; /* its id, or "" */
-    bool create_sent;                      /* there may be a container of that name */
-    struct qfc_buffer body;                /* of the creation; holds the token */
-    struct qfc_buffer tar;                 /* for /io */
-    struct qfc_engine_call *wait;          /* under way from start to the container's end, or null */
-    bool wait_broken;                      /* an answer about its end was lost: the engine may have been ended */
-    unsigned kill_doubts;                  /* how often it was looked who has killed it */
+    enum need_kind looked_for;             /* the volume that is asked for before; NEED_COUNT: none */
+    int (*after_volumes)(struct job *job, struct qfc_error *error);
+    bool create_sent;             /* there may be a container of that name */
+    struct qfc_buffer body;       /* of the creation; holds the token */
+    struct qfc_buffer tar;        /* for /io */
+    struct qfc_engine_call *wait; /* under way from start to the container's end, or null */
+    bool wait_broken;             /* an answer about its end was lost: the engine may have been ended */
+    unsigned kill_doubts;         /* how often it was looked who has killed it */
     uint64_t wait_began_ms;
     /* On the loop's clock, which counts from the machine's start: a job that was taken over may have begun before, and
      * wraps around. 0: not yet. */
@@ -214,12 +223,6 @@ struct sightings {
     size_t count, room;
 };
 
-/* What jobs need of the engine, besides it being there: gates.c. */
-enum need_kind { NEED_QGIS, NEED_QGIS3, NEED_QGIS4, NEED_NETWORK, NEED_COUNT };
-struct need {
-    bool missing; /* what needs it is not claimed */
-};
-
 /* Does the engine run containers at all? fitness.c */
 struct fitness {
     unsigned jobs;           /* in a row whose containers came to nothing before their start */
@@ -272,8 +275,12 @@ struct qfc_worker {
 
     struct need needs[NEED_COUNT];
     uv_timer_t need_probe;
-    bool needs_probing;
-    enum need_kind need_probed; /* the one that is asked for, or was last */
+    bool needs_looking, needs_again;
+    bool needs_changed;         /* in this look: there may be something to claim now */
+    enum need_kind need_looked; /* the one that is asked for */
+    bool images_by_qgis;        /* this release chooses a project's image by its QGIS version */
+    char ca_volume[256];        /* of a certificate authority of the deployment's own; "": none */
+    struct guard *guard;        /* of the images: image_guard.c */
     struct fitness fitness;
     uv_timer_t trial; /* when a job is tried */
     char engine_version[16];
@@ -476,10 +483,6 @@ void sightings_free(struct sightings *sightings);
 void engine_probe(struct qfc_worker *worker);
 /* A job could not reach the engine: the next probe says so, if it cannot either. */
 void engine_lost(struct qfc_worker *worker);
-/* A job could not be run since the engine lacks what others need, too: they are not claimed until it is there. Returns
- * whether it is so. */
-bool engine_lacks(struct job *job, const struct qfc_error *error);
-
 /* fitness.c: an engine that answers and runs no containers. */
 
 /* A job's container came to nothing before its start. Returns whether that was certainly not the job's doing. */
@@ -491,15 +494,41 @@ void engine_fit(struct qfc_worker *worker);
 /* For how many of so many free slots jobs may be claimed. */
 unsigned fit_slots(const struct qfc_worker *worker, unsigned slots);
 
-/* The major versions of QGIS whose image is missing: at most 2, into `ret_majors`. */
-size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);
-
-/* What is missing, as the settings call it. */
-const char *need_name(const struct qfc_worker *worker, enum need_kind kind);
-
 /* Is this something else than what was said last? Remembers it. */
 bool is_news(char said[QFC_ERROR_MESSAGE_SIZE], const char *message);
 void database_state(void *userdata, bool ready, const struct qfc_error *why, unsigned retry_ms);
+
+/* needs.c: what jobs need of the engine besides. */
+
+/* Looks for all of it, now. May be called at any time. */
+void needs_look(struct qfc_worker *worker);
+
+/* Is there all that every job needs? */
+bool needs_met(const struct qfc_worker *worker);
+
+/* A job could not be run since the engine lacks what others need, too: they are not claimed until it is there. Returns
+ * whether it is so. */
+bool engine_lacks(struct job *job, const struct qfc_error *error);
+
+/* The major versions of QGIS whose image is missing: at most 2, into `ret_majors`. */
+size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);
+
+/* Its name, as the settings call it; null where this deployment or this release has no need of it. */
+const char *need_name(const struct qfc_worker *worker, enum need_kind kind);
+
+/* "image", "network" or "volume". */
+const char *need_word(enum need_kind kind);
+
+/* Goes on with `then`, once it is certain that the job's volumes are there; it is an error of its step when one is not
+ * (REFUSED 404). As a step_start. */
+int with_volumes(struct job *job, step_start *then, struct qfc_error *error);
+
+/* image_guard.c: looks after the images. */
+int guard_open(struct qfc_worker *worker, struct qfc_error *error);
+void guard_close(struct qfc_worker *worker);
+
+/* The engine has that image, or (`id` null) does not. */
+void guard_saw(struct qfc_worker *worker, enum need_kind kind, const char *id);
 
 /* worker.c: ends the worker when nothing is left to do. */
 void stop_when_idle(struct qfc_worker *worker);

@@ -159,6 +159,9 @@ int qfc_engine_put_archive(struct qfc_engine *engine, const char *id, const char
  */
 int qfc_engine_run(struct qfc_engine *engine, const char *id, qfc_engine_done *started, QFC_ENGINE_END);
 
+/* Starts a container that nobody waits for; one that runs already (304) is a success. */
+int qfc_engine_start(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
+
 /* Waits until a container that was started is no longer running. Sets exit_code. */
 int qfc_engine_wait(struct qfc_engine *engine, const char *id, QFC_ENGINE_END);
 

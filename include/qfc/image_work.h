@@ -28,7 +28,8 @@ struct qfc_image_order {
     const char *directory; /* of the backups; "": there are none. Copied, like all texts here */
     const char *image;     /* its name */
     const char *id;        /* restore: this one, whatever has the name now; null: any, where it is missing */
-    const char *known_id;  /* restore: what had the name before; taken where the engine still has it. May be null */
+    const char *known_id;  /* restore: what had the name before, an id or another name; taken where the engine still has
+                            * it. May be null */
     bool thorough;         /* save: is what is there read to its end, or only its size looked at? */
     /* A backup could not be used, and the one before it is tried. May be null. */
     void (*on_remark)(void *userdata, const char *remark);

@@ -51,15 +51,17 @@ struct qfc_counters {
     uint64_t database_errors;      /* connections that were lost or could not be made */
     uint64_t engine_errors;        /* calls that the engine refused or did not answer, in the course of jobs */
     uint64_t engine_absences;      /* how often it was found not to answer */
-    uint64_t images_missed, networks_missed; /* how often one was found missing, so that nothing is claimed for it */
+    /* How often one was found missing, so that nothing is claimed for it. */
+    uint64_t images_missed, networks_missed, volumes_missed;
+    uint64_t images_restored, images_saved; /* by this worker's guard */
 };
 
 /* Something that jobs need, and that the engine lacks: no job that needs it is claimed. */
 struct qfc_missing {
-    const char *kind; /* "image" or "network" */
+    const char *kind; /* "image", "network" or "volume" */
     const char *name;
 };
-#define QFC_MONITOR_MISSING 4
+#define QFC_MONITOR_MISSING 6
 
 /* The texts belong to the worker, and are valid until the loop goes on. */
 struct qfc_state {

@@ -172,6 +172,13 @@ int qfc_unwanted_ask(struct qfc_statements *list, const char *jobs, const char *
                      struct qfc_error *error);
 
 /*
+ * Are we the one worker that looks after that engine, known by its identity? Takes an advisory lock of the session, which
+ * goes with it: to be asked again before each deed. Results: `held`.
+ */
+int qfc_queue_guard(struct qfc_queue *queue, const char *engine, qfc_pg_done *done, void *userdata,
+                    struct qfc_error *error);
+
+/*
  * Each of the following goes through a connection where it holds up no other job, by its size and by job->patient.
  *
  * The transitions of a claimed job. `writes` holds the job type's own statements, with {names}; they become part of

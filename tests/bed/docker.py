@@ -172,6 +172,20 @@ class Docker:
     def volumes(self, **filters):
         return self.get("/volumes", filters=filters)["Volumes"] or []
 
+    def create_volume(self, name):
+        self.post("/volumes/create", {"Name": name})
+
+    def remove_volume(self, name):
+        """Returns when it is gone: of a container that is being removed, the volume stays in use for a while (409)."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return self.delete(f"/volumes/{name}", missing_ok=True)
+            except DockerError as error:
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
     def networks(self, **filters):
         return self.get("/networks", filters=filters)
 

@@ -256,11 +256,20 @@ class FastEngine:
         if method == "GET" and path == "/containers/json":
             labels = json.loads(query.get("filters", "{}")).get("label", [])
             return self._send(writer, 200, self.containers.listed(query.get("all") in ("1", "true"), list(labels)))
+        if method == "GET" and (match := re.fullmatch(r"/(images|networks|volumes)/([^/]+)(?:/json)?", path)):
+            return self._send(writer, 200, {"Id": f"sha256:{'a' * 64}", "Name": match[2], "Size": 1})
+        if method == "GET" and path == "/events":
+            return await self._get_events(writer)
         match = re.fullmatch(r"/containers/([^/]+)(?:/([a-z]+))?", path)
         play = match and getattr(self, f"_{method.lower()}_{match[2] or 'container'}", None)
         if not play:
             raise Refused(400, "this call is not played")
         return await play(writer, self.containers.find(match[1]), query, body)
+
+    async def _get_events(self, writer):
+        """There are none, and there is no end."""
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await asyncio.Future()
 
     async def _post_start(self, writer, container, _query, _body):
         await asyncio.sleep(self.scripts[container.job].start_s)

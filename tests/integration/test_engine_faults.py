@@ -182,6 +182,20 @@ def test_answer_500_for_the_feedback(scene):
     scene.stop()
 
 
+def looks(scene):
+    return scene.proxy.count(r"^GET /(images|networks|volumes)/")
+
+
+def waits_untouched(scene, job, what):
+    """It was looked for before the first claim: the job is never claimed while that is missing."""
+    scene.wait_for_word(f"the engine has no {what}: no job that needs it is claimed until it has")
+    before = looks(scene)
+    scene.worker.wait_for(lambda: looks(scene) >= before + 4, "two looks")
+    row = scene.row(job)
+    assert (row["status"], row["container_id"], row["feedback"]) == ("pending", "", None), "claimed meanwhile"
+    assert scene.said(f"the engine has no {what}") == 1 and scene.containers(job) == []
+
+
 def waits_uncounted(scene, job, what):
     """The job has gone back with nothing counted against it, and is not claimed again while that is missing: it is
     asked for, again and again, and others' jobs are let go by."""
@@ -191,47 +205,94 @@ def waits_uncounted(scene, job, what):
     )
     note = row["feedback"]["qfc_worker"]
     assert (note["attempts"], note["faults"], note["reasons"]) == (1, 0, []), note
-    probes = scene.proxy.count(r"^GET /(images|networks)/")
-    scene.worker.wait_for(lambda: scene.proxy.count(r"^GET /(images|networks)/") >= probes + 2, "two probes")
+    before = looks(scene)
+    scene.worker.wait_for(lambda: looks(scene) >= before + 4, "two looks")
     assert scene.row(job) == row, "claimed meanwhile"
-    assert scene.said("no job that needs it is claimed") == 1 and scene.containers(job) == []
+    assert scene.said(f"the engine has no {what}:") == 1 and scene.containers(job) == []
 
 
-def test_image_that_appears_later(scene, ground):
-    """A single attempt is allowed: those without the image do not count."""
-    name = f"qfc-bed-late:{ground.session}"
-    images = {"QFIELDCLOUD_QGIS_IMAGE_NAME": name, "QFIELDCLOUD_QGIS3_IMAGE_NAME": name}
-    scene.start(RETRY_MAX_ATTEMPTS="1", **images)
-    job = scene.job()
-    waits_uncounted(scene, job, f"image {name}")
-    scene.docker.tag(ground.image, *name.split(":"))
+def appears_later(scene, job, what, make, remove):
+    waits_untouched(scene, job, what)
+    make()
     try:
-        scene.wait_for_word(f"image {name} is there again")
-        assert "qfc_worker" not in scene.finishes(job)["feedback"]
-        assert scene.starts(job) == 1
-        scene.stop()
-    finally:
-        scene.docker.remove_image(name)
-
-
-@pytest.mark.parametrize("told", ["start", "create"])
-def test_network_that_appears_later(scene, ground, told):
-    """Docker tells it at the start, when the row says `started` already."""
-    name = f"qfc-bed-late-{ground.session}"
-    if told == "create":
-        scene.proxy.answer(CALLS[told], 404, json.dumps({"message": f"network {name} not found"}).encode())
-    scene.start(RETRY_MAX_ATTEMPTS="1", QFIELDCLOUD_DEFAULT_NETWORK=name)
-    job = scene.job()
-    waits_uncounted(scene, job, f"network {name}")
-    scene.docker.create_network(name)
-    try:
-        scene.wait_for_word(f"network {name} is there again")
+        scene.wait_for_word(f"{what} is there again")
         scene.finishes(job)
         assert scene.starts(job) == 1
         scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
         scene.stop()
     finally:
-        scene.docker.remove_network(name)
+        remove()
+
+
+def test_image_that_appears_later(scene, ground):
+    name = f"qfc-bed-late:{ground.session}"
+    images = {"QFIELDCLOUD_QGIS_IMAGE_NAME": name, "QFIELDCLOUD_QGIS3_IMAGE_NAME": name}
+    scene.start(RETRY_MAX_ATTEMPTS="1", **images)
+    make, remove = scene.docker.tag, scene.docker.remove_image
+    appears_later(
+        scene, scene.job(), f"image {name}", lambda: make(ground.image, *name.split(":")), lambda: remove(name)
+    )
+
+
+def test_network_that_appears_later(scene, ground):
+    name = f"qfc-bed-late-{ground.session}"
+    scene.start(RETRY_MAX_ATTEMPTS="1", QFIELDCLOUD_DEFAULT_NETWORK=name)
+    make, remove = scene.docker.create_network, scene.docker.remove_network
+    appears_later(scene, scene.job(), f"network {name}", lambda: make(name), lambda: remove(name))
+
+
+GRIDS = "QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME"
+
+
+def test_volume_that_appears_later(scene, ground):
+    """An engine would make it by itself, empty, and the job would go wrong without a word."""
+    name = f"qfc-bed-late-{ground.session}"
+    scene.start(RETRY_MAX_ATTEMPTS="1", **{GRIDS: name})
+    make, remove = scene.docker.create_volume, scene.docker.remove_volume
+    job = scene.job()
+    appears_later(scene, job, f"volume {name}", lambda: make(name), lambda: remove(name))
+
+
+def test_volume_that_goes_unnoticed(scene, ground):
+    """The engine tells nothing of it, and a minute is not over: each container is preceded by a look."""
+    name = f"qfc-bed-late-{ground.session}"
+    scene.docker.create_volume(name)
+    scene.proxy.answer("^GET /events", 403, times=None)
+    scene.start(RETRY_MAX_ATTEMPTS="1", **{GRIDS: name})
+    try:
+        scene.another_finishes()
+        scene.docker.remove_volume(name)
+        job = scene.job()
+        waits_uncounted(scene, job, f"volume {name}")
+        assert scene.docker.volumes(name=[name]) == []
+        scene.docker.create_volume(name)
+        scene.finishes(job)
+        scene.stop()
+    finally:
+        scene.docker.remove_volume(name)
+
+
+@pytest.mark.parametrize(
+    "what, told", [("image", "create"), ("network", "start"), ("network", "create")], ids=lambda value: value
+)
+def test_removed_just_before(scene, ground, what, told):
+    """It was there when it was looked for. A single attempt is allowed: this one does not count. Of a network Docker
+    tells at the start, when the row says `started` already."""
+    name = ground.image if what == "image" else ground.network
+    scene.proxy.answer("^GET /events", 403, times=None)  # what others do to the engine would make it look
+    scene.start(RETRY_MAX_ATTEMPTS="1", QFIELDCLOUD_DEFAULT_NETWORK=ground.network)
+    scene.another_finishes()
+    words = "No such image: x" if what == "image" else f"network {name} not found"
+    scene.proxy.answer(CALLS[told], 404, json.dumps({"message": words}).encode())
+    scene.proxy.answer(f"^GET /{what}s/", 404, times=None)
+    job = scene.job()
+    waits_uncounted(scene, job, f"{what} {name}")
+    scene.proxy.behave()
+    scene.wait_for_word(f"{what} {name} is there again")
+    assert "qfc_worker" not in scene.finishes(job)["feedback"]
+    assert scene.starts(job) == 1
+    scene.worker.wait_for(lambda: not scene.containers(job), "the container's removal")
+    scene.stop()
 
 
 @pytest.mark.parametrize("database", ["v26.25"], indirect=True)
@@ -240,7 +301,7 @@ def test_one_of_two_images_is_missing(scene, ground, database):
     scene.start(QFIELDCLOUD_QGIS4_IMAGE_NAME="no-such")
     project = database.project(qgis_file="offline.qgs", files=(), qgis_version="4.0.1")
     waiting = database.job(project, "package")
-    waits_uncounted(scene, waiting, "image no-such")
+    waits_untouched(scene, waiting, "image no-such")
     row = scene.row(waiting)
     assert scene.another_finishes() and scene.another_finishes()
     assert scene.row(waiting) == row, "claimed meanwhile"
