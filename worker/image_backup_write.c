@@ -19,6 +19,9 @@
 /* Fast: an image is saved while jobs run. Level 1 leaves a QGIS image at some two fifths, 9 at a little less. */
 #define COMPRESSION "gzip:compression-level=1"
 
+/* So much goes to the disk at a time, so that nothing waits for gigabytes at the end, nor fills memory with them. */
+#define SYNC_BYTES (64LL * 1024 * 1024)
+
 #define ASIDE_ARCHIVE  BACKUP_HIDDEN "archive"
 #define ASIDE_MANIFEST BACKUP_HIDDEN "manifest"
 
@@ -30,6 +33,7 @@ struct qfc_backup_writer {
     struct archive *archive;
     struct archive_entry *entry;
     int write_errno;
+    int64_t unsynced; /* bytes of the tar */
     struct qfc_backup backup;
 };
 
@@ -165,7 +169,16 @@ struct qfc_backup_writer *qfc_backup_begin(const char *directory, const char *im
 
 int qfc_backup_write(struct qfc_backup_writer *writer, const void *data, size_t size, struct qfc_error *error)
 {
-    return archive_write_data(writer->archive, data, size) == (la_ssize_t)size ? 0 : fail_writing(writer, error);
+    if (archive_write_data(writer->archive, data, size) != (la_ssize_t)size)
+        return fail_writing(writer, error);
+    writer->unsynced += (int64_t)size;
+    if (writer->unsynced < SYNC_BYTES)
+        return 0;
+    writer->unsynced = 0;
+    if (fdatasync(writer->fd) == 0)
+        return 0;
+    writer->write_errno = errno;
+    return fail_writing(writer, error);
 }
 
 /* The archive is complete and on the disk. */

@@ -15,6 +15,7 @@
 /* After a failure; a missing image is waited for by jobs. */
 #define SAVE_AGAIN_MS    600000
 #define RESTORE_AGAIN_MS 10000
+#define RELEASE_AGAIN_MS 60000
 #define NEVER_THERE_MS   60000 /* nor is there a backup, so far */
 
 static const char *directory(const struct guard *guard)
@@ -199,8 +200,8 @@ static void consider(struct guard *guard)
     const struct qfc_worker *worker = guard->worker;
     if (guard->work || guard->holding || guard->asking || worker->stopping || worker->closing)
         return;
-    if (!worker->settings->image_hold && guard->release_due) {
-        guard->release_due = false;
+    if (!worker->settings->image_hold && is_due(guard, guard->release_due_ms)) {
+        guard->release_due_ms = uv_now(&worker->loop) + RELEASE_AGAIN_MS;
         release_images(guard);
         return;
     }
@@ -242,7 +243,6 @@ static void note_there(struct guard *guard, enum need_kind kind, const char *id)
         image->save_due_ms = image->hold_due_ms = 0;
     snprintf(image->id, sizeof image->id, "%s", id);
     image->missing = false;
-    guard->release_due = true;
     image->hold_due = true; /* looked at again each time */
 }
 

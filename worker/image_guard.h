@@ -33,9 +33,9 @@ struct guard {
     struct guarded images[NEED_NETWORK];
     struct qfc_image_work *work; /* under way, on the image `at`; or null */
     enum need_kind at;
-    bool asking;      /* for the lock */
-    bool holding;     /* image_hold.c is at work */
-    bool release_due; /* holding is switched off: is there something left of it? */
+    bool asking;             /* for the lock */
+    bool holding;            /* image_hold.c is at work */
+    uint64_t release_due_ms; /* holding is switched off: when to look whether something is left of it */
     struct hold *hold;
 
     struct qfc_events *events;
