@@ -208,6 +208,55 @@ def fit(saving, manifest, path, content):
     (saving.directory / f"{path.name.rpartition('-')[0]}.json").write_text(json.dumps(manifest))
 
 
+def blob(content, entries):
+    """Adds it to the entries as a blob; returns its descriptor."""
+    digest = hashlib.sha256(content).hexdigest()
+    entries.append((f"blobs/sha256/{digest}", content))
+    return {"digest": f"sha256:{digest}", "size": len(content)}
+
+
+def newer(entries, wrapped):
+    """The same image as an engine from 25 on exports it: an OCI layout beside manifest.json; `wrapped` as one with
+    containerd's image store does: layers compressed, and the id that of an index. Returns the tar and the id."""
+    (layer,) = (content for _, content in entries if len(content) > 10000)
+    (config,) = (content for entry, content in entries if b'"diff_ids"' in content and entry.name.endswith(".json"))
+    out = []
+    layer = blob(gzip.compress(layer) if wrapped else layer, out)
+    config = blob(config, out)
+    document = blob(json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode(), out)
+    others = {"digest": f"sha256:{'0' * 64}", "size": 1}  # another platform's, which is not exported
+    index = blob(json.dumps({"schemaVersion": 2, "manifests": [others, document]}).encode(), out)
+    top = index if wrapped else document
+    name = "blobs/sha256/{}".format
+    manifest = [{"Config": name(config["digest"][7:]), "RepoTags": None, "Layers": [name(layer["digest"][7:])]}]
+    out += [("index.json", json.dumps({"manifests": [top]}).encode()), ("manifest.json", json.dumps(manifest).encode())]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, content in out:
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue(), (top if wrapped else config)["digest"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["engine 25", "containerd"])
+def test_archives_of_newer_engines(saving, wrapped):
+    """They are taken, and their blobs are looked at like any layer."""
+    name = saving.image()
+    assert saving.command("save", name).returncode == 0
+    manifest = saving.only()
+    path = saving.directory / manifest["archive"]
+    source = tarfile.open(fileobj=io.BytesIO(gzip.decompress(path.read_bytes())))
+    tar, image = newer([(e, source.extractfile(e).read() if e.isreg() else b"") for e in source], wrapped)
+    fit(saving, {**manifest, "id": image}, path, gzip.compress(tar, 1))
+    assert saving.command("verify", name).returncode == 0
+    at = tar.index(b"\0" * 64 + b"\x1f\x8b") + 2000 if wrapped else 512 + 9000
+    fit(saving, {**manifest, "id": image}, path, gzip.compress(tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :], 1))
+    refused = saving.command("verify", name)
+    assert refused.returncode == 1, refused
+    assert "is damaged" in refused.stderr or "its compression is broken" in refused.stderr, refused
+
+
 def test_a_tar_that_ends_early(saving):
     """Compressed anew, on a boundary: nothing but the missing end tells."""
     name = saving.image()
