@@ -138,7 +138,7 @@ struct qfc_state qfc_monitor_state(const struct qfc_worker *worker)
         .engine_id = worker->engine_id,
     };
     for (enum need_kind kind = 0; kind < NEED_COUNT; kind++)
-        if (worker->needs[kind].missing && need_name(worker, kind))
+        if (need_is_trouble(worker, kind))
             state.missing[state.missing_count++] = (struct qfc_missing){need_word(kind), need_name(worker, kind)};
     return state;
 }

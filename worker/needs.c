@@ -94,7 +94,7 @@ static void on_timer(uv_timer_t *timer)
 
 static void look_later(struct qfc_worker *worker)
 {
-    bool missing = false;
+    bool missing = worker->needs_failures > 0;
     for (enum need_kind kind = 0; kind < NEED_COUNT; kind++)
         missing =
             missing || (is_looked_for(worker, kind) && (worker->needs[kind].missing || !worker->needs[kind].looked));
@@ -151,6 +151,15 @@ static void end_round(struct qfc_worker *worker)
         schedule(worker);
 }
 
+/* An engine that is just being stopped answers on one connection and not on another: what comes twice counts. */
+static void look_failed(struct qfc_worker *worker, const struct qfc_error *error)
+{
+    bool away = error->kind == QFC_ERROR_UNREACHABLE || error->kind == QFC_ERROR_UNKNOWN;
+    if (++worker->needs_failures >= 2 && away)
+        engine_lost(worker);
+    end_round(worker);
+}
+
 static void on_looked(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
 {
     struct qfc_worker *worker = userdata;
@@ -158,7 +167,7 @@ static void on_looked(void *userdata, const struct qfc_error *error, const struc
     const char *name = need_name(worker, kind);
     bool missing = error && error->kind == QFC_ERROR_REFUSED && error->code == 404;
     if (error && error->kind != QFC_ERROR_REFUSED && error->kind != QFC_ERROR_INVALID) {
-        end_round(worker); /* an engine that is away is told of elsewhere */
+        look_failed(worker, error);
         return;
     }
     if (name && (!error || missing))
@@ -177,6 +186,7 @@ static void look_at(struct qfc_worker *worker, enum need_kind kind)
         kind++;
     worker->need_looked = kind;
     if (kind == NEED_COUNT) {
+        worker->needs_failures = 0;
         end_round(worker);
         return;
     }

@@ -93,6 +93,7 @@ enum kill_cause { NOT_KILLED, KILLED_AT_DEADLINE, KILLED_AS_CANCELLED };
 enum need_kind { NEED_QGIS, NEED_QGIS3, NEED_QGIS4, NEED_NETWORK, NEED_GRIDS, NEED_CA, NEED_COUNT };
 struct need {
     bool looked;  /* for it, once at least */
+    bool seen;    /* it has been there, once at least */
     bool missing; /* what needs it is not claimed */
 };
 
@@ -276,6 +277,7 @@ struct qfc_worker {
     struct need needs[NEED_COUNT];
     uv_timer_t need_probe;
     bool needs_looking, needs_again;
+    unsigned needs_failures;    /* looks in a row that came to nothing */
     bool needs_changed;         /* in this look: there may be something to claim now */
     enum need_kind need_looked; /* the one that is asked for */
     bool images_by_qgis;        /* this release chooses a project's image by its QGIS version */
@@ -515,6 +517,9 @@ size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);
 
 /* Its name, as the settings call it; null where this deployment or this release has no need of it. */
 const char *need_name(const struct qfc_worker *worker, enum need_kind kind);
+
+/* It is missing, and should not be. */
+bool need_is_trouble(const struct qfc_worker *worker, enum need_kind kind);
 
 /* "image", "network" or "volume". */
 const char *need_word(enum need_kind kind);
