@@ -8,6 +8,7 @@ import subprocess
 import threading
 
 import pytest
+from bed.docker import DockerError
 
 RELEASES = pytest.mark.parametrize("database", ["v25.30", "v26.25"], indirect=True)
 INSTANCE = "0123456789abcdef"
@@ -409,6 +410,36 @@ def test_two_who_retry_at_the_same_moment(scene, program):
         said = [process.communicate(timeout=60)[0] for process in calls]
         assert sum(process.returncode == 0 for process in calls) == 1, said
         assert scene.finishes(job)["status"] == "finished" and scene.starts(job) == 1
+    for worker in workers:
+        assert worker.stop().returncode == 0
+
+
+@pytest.mark.parametrize("release", [False, True], ids=["cancelled while it runs", "ends at that moment"])
+def test_cancel_with_two_workers(scene, program, release):
+    """Whoever is first: the row says the same as the command, and nothing of the job is left."""
+    workers = [scene.start("--concurrency", "2"), scene.worker.start("run", "--concurrency", "2")]
+    jobs = [scene.job("gate.qgs") for _ in range(4)]
+    containers = [scene.running(job) for job in jobs]
+    calls = [call(program, "jobs", "cancel", "--yes", job["id"]) for job in jobs for _ in range(2)]
+    if release:
+        for container in containers:
+            try:
+                scene.let_go(container)
+            except DockerError:
+                pass  # it has been killed and removed already
+    said = [process.communicate(timeout=90)[0] for process in calls]
+    for number, job in enumerate(jobs):
+        after = scene.wait_for(job, "finished", "failed")
+        cancelled = after["status"] == "failed"
+        assert not cancelled or after["feedback"]["error_type"] == "CANCELLED", after["feedback"]
+        assert cancelled or release
+        codes = {process.returncode for process in calls[2 * number : 2 * number + 2]}
+        assert codes == {0} if cancelled and not release else codes <= {0, 1}, said
+        assert cancelled or codes == {1}, said
+        assert scene.starts(job) == 1
+    for container in containers:
+        scene.wait_until_gone(container)
+    assert scene.tokens() == []
     for worker in workers:
         assert worker.stop().returncode == 0
 
