@@ -102,10 +102,11 @@ static void look_later(struct qfc_worker *worker)
         uv_timer_start(&worker->need_probe, on_timer, missing ? MISSING_LOOK_MS : LOOK_MS, 0);
 }
 
-/* A QGIS 4 image is not there yet in most places: that is no fault. */
-static enum qfc_log_level level_of(const struct qfc_worker *worker, enum need_kind kind)
+/* A QGIS 4 image is not there yet in most places: that is no fault, until it has been there. */
+bool need_is_trouble(const struct qfc_worker *worker, enum need_kind kind)
 {
-    return kind == NEED_QGIS4 && !worker->needs[kind].looked ? QFC_LOG_INFO : QFC_LOG_ERROR;
+    const struct need *need = &worker->needs[kind];
+    return need->missing && need_name(worker, kind) && (kind != NEED_QGIS4 || need->seen);
 }
 
 static void count_missing(struct qfc_worker *worker, enum need_kind kind)
@@ -122,17 +123,20 @@ static void count_missing(struct qfc_worker *worker, enum need_kind kind)
 static void mark(struct qfc_worker *worker, enum need_kind kind, const char *name, const struct qfc_error *why)
 {
     struct need *need = &worker->needs[kind];
-    if (why && !need->missing)
-        count_missing(worker, kind);
-    if (why && !need->missing)
-        qfc_log(level_of(worker, kind), NULL,
-                "the engine has no %s %s: no job that needs it is claimed until it has; %s", need_word(kind), name,
-                why->message);
-    else if (!why && need->missing)
-        qfc_log(QFC_LOG_INFO, NULL, "%s %s is there again", need_word(kind), name);
-    worker->needs_changed |= !need->looked || (need->missing && !why);
+    bool was_missing = need->missing;
+    worker->needs_changed |= !need->looked || (was_missing && !why);
     need->missing = why != NULL;
     need->looked = true;
+    need->seen |= !why;
+    bool trouble = need_is_trouble(worker, kind);
+    if (why && !was_missing)
+        qfc_log(trouble ? QFC_LOG_ERROR : QFC_LOG_INFO, NULL,
+                "the engine has no %s %s: no job that needs it is claimed until it has; %s", need_word(kind), name,
+                why->message);
+    else if (!why && was_missing)
+        qfc_log(QFC_LOG_INFO, NULL, "%s %s is there again", need_word(kind), name);
+    if (trouble && !was_missing)
+        count_missing(worker, kind);
     if (kind <= NEED_QGIS4 && why)
         guard_saw(worker, kind, NULL);
 }
