@@ -48,10 +48,10 @@ static json_t *seconds(double value)
 
 static json_t *job_json(const struct qfc_running *job)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o}", "id", job->job, "type", job->type, "project",
-                     job->project, "owner", job->owner, "project_id", job->project_id, "step", job->step, "container",
-                     job->container, "attempt", (int)job->attempt, "had_s", seconds(job->had_s), "started_s",
-                     seconds(job->started_s));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o}", "id", job->job, "type", job->type,
+                     "project", job->project, "owner", job->owner, "project_id", job->project_id, "step", job->step,
+                     "workflow_step", job->workflow_step, "container", job->container, "attempt", (int)job->attempt,
+                     "had_s", seconds(job->had_s), "started_s", seconds(job->started_s));
 }
 
 static json_t *jobs_json(const struct qfc_worker *worker)

@@ -120,6 +120,22 @@ const struct qfc_counters *qfc_monitor_counters(const struct qfc_worker *worker)
     return &worker->counters;
 }
 
+/* Two needs may have the same name. */
+static void add_missing(struct qfc_state *state, const char *kind, const char *name)
+{
+    for (size_t i = 0; i < state->missing_count; i++)
+        if (strcmp(state->missing[i].name, name) == 0 && strcmp(state->missing[i].kind, kind) == 0)
+            return;
+    if (state->missing_count < QFC_MONITOR_MISSING)
+        state->missing[state->missing_count++] = (struct qfc_missing){kind, name};
+}
+
+/* With one of two images jobs can still be claimed. */
+static bool lacks_all_images(const struct qfc_worker *worker)
+{
+    return worker->needs[NEED_QGIS].missing || (worker->needs[NEED_QGIS3].missing && worker->needs[NEED_QGIS4].missing);
+}
+
 struct qfc_state qfc_monitor_state(const struct qfc_worker *worker)
 {
     struct qfc_state state = {
@@ -139,7 +155,7 @@ struct qfc_state qfc_monitor_state(const struct qfc_worker *worker)
     };
     for (enum need_kind kind = 0; kind < NEED_COUNT; kind++)
         if (need_is_trouble(worker, kind))
-            state.missing[state.missing_count++] = (struct qfc_missing){need_word(kind), need_name(worker, kind)};
+            add_missing(&state, need_word(kind), need_name(worker, kind));
     return state;
 }
 
@@ -155,6 +171,7 @@ size_t qfc_monitor_jobs(const struct qfc_worker *worker, struct qfc_running *ret
             .project = job->row.project_name,
             .owner = job->row.owner,
             .step = step_name(job->step),
+            .workflow_step = job->steps.current,
             .container = job->container,
             .attempt = job->row.attempt,
             .had_s = (double)(now - job->began_at_ms) / 1000,
@@ -174,8 +191,9 @@ size_t qfc_monitor_reasons(const struct qfc_worker *worker, char ret_reasons[][Q
         snprintf(ret_reasons[count++], QFC_MONITOR_REASON_SIZE, "engine: %.*s", QFC_MONITOR_REASON_SIZE - 20,
                  *state.engine_trouble ? state.engine_trouble : "has not answered yet");
     for (size_t i = 0; i < state.missing_count && count < room; i++)
-        snprintf(ret_reasons[count++], QFC_MONITOR_REASON_SIZE, "%s: the engine has no %s %.400s",
-                 state.missing[i].kind, state.missing[i].kind, state.missing[i].name);
+        if (strcmp(state.missing[i].kind, "image") != 0 || lacks_all_images(worker))
+            snprintf(ret_reasons[count++], QFC_MONITOR_REASON_SIZE, "%s: the engine has no %s %.400s",
+                     state.missing[i].kind, state.missing[i].kind, state.missing[i].name);
     if (state.stopping && count < room)
         snprintf(ret_reasons[count++], QFC_MONITOR_REASON_SIZE, "stopping: %u jobs still run", state.jobs);
     return count;

@@ -83,6 +83,7 @@ struct qfc_running {
     const char *job, *project_id, *type;
     const char *project, *owner; /* names; "" where they are not known */
     const char *step;            /* of the worker's own steps: "create", "wait" */
+    const char *workflow_step;   /* that runs in the container, as its log tells; "": none, or not known */
     const char *container;       /* id, or "" */
     unsigned attempt;
     double had_s;     /* since it was claimed or taken over */

@@ -24,14 +24,14 @@ def check_names(scene, job, lines):
 
 
 def test_a_job_that_goes_well(scene):
-    """Three lines."""
+    """Claimed, started, finished, and what was seen of it between."""
     scene.start()
     job = scene.job()
     scene.finishes(job)
     scene.wait_for_word("finished package")
     lines = lines_of(scene, job)
-    assert [line["level"] for line in lines] == ["info"] * 3, lines
-    claimed, started, finished = (line["message"] for line in lines)
+    assert len(lines) <= 4 and all(line["level"] == "info" for line in lines), lines
+    claimed, started, *_, finished = (line["message"] for line in lines)
     assert re.fullmatch(r"claimed package, made \d+\.\d s before", claimed)
     assert re.fullmatch(r"started container [0-9a-f]{12} of image \S+", started)
     assert re.fullmatch(r"finished package after \d+\.\d s", finished)
@@ -47,7 +47,7 @@ def test_a_job_that_fails(scene):
     scene.wait_for_word("failed package")
     lines = lines_of(scene, job)
     last = lines[-1]["message"]
-    assert len(lines) == 3 and lines[-1]["level"] == "warning"
+    assert len(lines) <= 4 and lines[-1]["level"] == "warning"
     assert re.match(r"failed package after \d+\.\d s: ", last) and row["feedback"]["error"].splitlines()[0] in last
     assert "Traceback" not in last and "\n" not in last
     check_names(scene, job, lines)
@@ -61,7 +61,8 @@ def test_as_text(scene):
     job = scene.database.job(project, "package")
     output = scene.worker.run("run", "--drain", LOG_FORMAT="text")
     ours = [line for line in output.other if str(job["id"]) in line]
-    assert len(ours) == 3, str(output)
+    assert len(ours) <= 4, str(output)
+    ours = [ours[0], ours[1], ours[-1]]
     end = f'  type=package owner=alice project_name="old trees" job={job["id"]} project={project["id"]}'
     for line, word in zip(ours, ("claimed", "started", "finished")):
         assert re.match(rf"\d{{4}}-\d\d-\d\dT[\d:.]+Z info    {word} ", line) and line.endswith(end), line
