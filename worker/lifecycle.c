@@ -420,12 +420,10 @@ static void on_retry(uv_timer_t *timer)
     begin_step(job);
 }
 
-/* The row has gone back, or is somebody else's: it is free for all at once, however long it takes to tidy up. (The
- * lock of one that is over is in nobody's way, and goes with the job.) */
+/* The row has gone back: it is free for all at once, however long it takes to tidy up. (The lock of one that is over or
+ * gone is in nobody's way. It goes with the job, and lets others see till then whether this process hangs.) */
 static void release_row(struct job *job)
 {
-    if (job->written || job->released)
-        return;
     job->released = true;
     qfc_queue_disown(job->worker->queue, job->row.id);
     scheduler_watch_now(job->worker);
@@ -433,9 +431,9 @@ static void release_row(struct job *job)
 
 static void enter(struct job *job, enum step step)
 {
-    job->step = step;
-    if (step == STEP_REVOKE || step == STEP_REMOVE)
+    if (job->step == STEP_PUT_BACK && step == STEP_REMOVE)
         release_row(job);
+    job->step = step;
     uv_timer_stop(&job->timer);
     job->waiting = false;
     if (step == STEP_END) {

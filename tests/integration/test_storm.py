@@ -122,7 +122,7 @@ def check(storm):
     assert twice == [], storm.told([storm.database.get("core_job", job.id) for job in twice])
     locks = (
         "SELECT * FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.locktype = 'advisory' AND a.datname = current_database()"
+        "WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND a.datname = current_database()"
     )
     assert storm.wait_until(lambda: not storm.database.execute(locks)), storm.database.execute(locks)
     left = storm.leftovers.found(patience_s=90)
