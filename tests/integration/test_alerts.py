@@ -68,8 +68,8 @@ def receiver():
 class Fleet:
     """Workers on one database and one engine, each with pages of its own."""
 
-    def __init__(self, scene, receiver, count, **env):
-        self.scene, self.receiver = scene, receiver
+    def __init__(self, scene, receiver, count, page="/readyz", **env):
+        self.scene, self.receiver, self.page = scene, receiver, page
         self.env = {**QUIET, "QFC_WORKER_ALERT_PERIOD_S": "1", "QFC_WORKER_ALERT_WEBHOOK": receiver.url, **env}
         self.workers = []
         for _ in range(count):
@@ -79,7 +79,7 @@ class Fleet:
         pages = Pages()
         process = self.scene.worker.start("run", QFC_WORKER_HTTP=pages.address, **self.env)
         self.workers.append((process, pages))
-        self.scene.worker.wait_for(lambda: pages.get("/readyz") == (200, "ok\n"), "a worker that is ready")
+        self.scene.worker.wait_for(lambda: pages.get(self.page) == (200, "ok\n"), f"a worker whose {self.page} is ok")
         return process, pages
 
     def wait_for(self, predicate, what, limit=60):
@@ -249,8 +249,9 @@ def test_failures(scene, receiver):
 
 
 def test_image_missing(scene, receiver):
-    """Of the host: once from the two that use the same engine."""
-    fleet = Fleet(scene, receiver, 2, QFC_WORKER_ALERT_IMAGE_MISSING="1", QFIELDCLOUD_QGIS3_IMAGE_NAME="no-such-image:latest")
+    """Of the host: once from the two that use the same engine. They live, but are not ready."""
+    missing = {"QFC_WORKER_ALERT_IMAGE_MISSING": "1", "QFIELDCLOUD_QGIS3_IMAGE_NAME": "no-such-image:latest"}
+    fleet = Fleet(scene, receiver, 2, "/healthz", **missing)
     scene.job()
     fleet.wait_for(lambda: receiver.messages, "a message")
     time.sleep(2)

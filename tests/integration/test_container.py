@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+from bed import cleanup
 from cryptography.fernet import Fernet
 from bed.fernet import fernet_of
 
@@ -154,14 +155,16 @@ def with_custom_ca(worker, tmp_path):
 @NEWEST
 def test_a_custom_certificate_authority(database, with_custom_ca, ground):
     worker = with_custom_ca
-    worker.env["COMPOSE_PROJECT_NAME"] = project_name = ground.network
+    worker.env["COMPOSE_PROJECT_NAME"] = ground.network
+    volume = f"{ground.network}_custom_ca_certificates"
+    ground.docker.create_volume(volume)
+    remove = cleanup.later(ground.docker.remove_volume, volume)
     container = Created(database, worker, ground, database.project(qgis_file="gate.qgs"))
     mounts = [(m.get("Name"), m["Destination"], m["RW"]) for m in container.mounts]
-    volume = f"{project_name}_custom_ca_certificates"
     assert (volume, CA_DIRECTORY, False) in mounts
     assert container.variables["REQUESTS_CA_BUNDLE"] == f"{CA_DIRECTORY}/custom_ca.crt"
     assert container.variables["QFIELDCLOUD_EXTRA_ENVVARS"] == '["REQUESTS_CA_BUNDLE"]'
-    ground.docker.delete(f"/volumes/{volume}")
+    cleanup.now(remove)
 
 
 @NEWEST

@@ -6,7 +6,7 @@ import pytest
 from bed import postgres as servers
 
 TROUBLE = "no job is claimed until"
-CLAIM, READ = r"SET status = 'queued'", r"AS project_name"
+CLAIM, READ = r"SET status = 'queued'", r"AS images_by_qgis"
 PREPARE, FINISH = r"SET status = 'started'", r"docker_finished_at = docker_started_at"
 PUT_BACK = r"SET status = 'pending', container_id = '', started_at"
 STEPS = {"claim": CLAIM, "read": READ, "prepare": PREPARE, "finish": FINISH}

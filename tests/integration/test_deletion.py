@@ -135,7 +135,7 @@ def test_deleted_while_the_container_runs(scene, what):
 def test_deleted_before_it_is_read(pg_scene, what):
     """Claimed, and gone when its rows are asked for."""
     scene = pg_scene
-    hold = scene.pg_proxy.hold(r"AS project_name")
+    hold = scene.pg_proxy.hold(r"AS images_by_qgis")
     scene.start()
     job = scene.job()
     hold.reached()
