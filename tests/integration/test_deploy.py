@@ -2,6 +2,8 @@
 
 The QFieldCloud stack here is tests/data/stack, in which a played old worker, database and web application stand in for
 the real ones; docker/compose.qfieldcloud.yml is laid over it as over the real one's files.
+
+What builds images takes minutes, most of them for Debian's packages, and is long.
 """
 
 import json
@@ -85,6 +87,7 @@ def gid(ground):
 # The image
 
 
+@pytest.mark.long
 def test_image(ground, cli, image, capsys):
     """What it is: a few packages and the program, run by nobody in particular, as process 1."""
     about = ground.docker.image(image)
@@ -124,6 +127,7 @@ def run_confined(cli, ground, database, image, gid, *arguments, user="4711:4711"
                      image, *arguments)  # fmt: skip
 
 
+@pytest.mark.long
 def test_confined(cli, ground, database, image, gid):
     """Read-only root, no capabilities, a random user: a job is run all the same."""
     os.chmod(database.server.directory, 0o755)
@@ -135,6 +139,7 @@ def test_confined(cli, ground, database, image, gid):
     cli("docker", "rm", name)
 
 
+@pytest.mark.long
 def test_process_1_ends_on_sigterm_and_leaves_no_zombies(cli, ground, database, image, gid):
     os.chmod(database.server.directory, 0o755)
     env = ["-e", "POSTGRES_HOST=/pg", "-e", f"POSTGRES_PORT={database.server.port}", "-e", f"POSTGRES_DB={database.name}"]
