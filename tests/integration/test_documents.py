@@ -89,31 +89,30 @@ def in_a_terminal(words, env, patience=90):
 @pytest.fixture
 def scene(worker, database, tmp_path):
     """A queue with a job in each status."""
-    project = database.project(files=())
+    project = database.project(database.user("ada"), name="trees", files=())
     jobs = {status: database.job(database.project(files=()), "package", status) for status in ("pending", "failed", "finished")}
-    database.update("core_job", jobs["failed"]["id"], feedback={"error": "x"}, output="")
+    database.update("core_job", jobs["failed"]["id"], feedback={"error": "x"}, output="its log")
     jobs["queued"] = database.job(project, "package", "queued")
     worker.env["QFC_WORKER_IMAGE_BACKUP_DIR"] = str(tmp_path)
     return worker, jobs
 
 
-def filled(command, jobs):
-    """With an id for JOB: one of a job that the command is for."""
-    status = "failed" if "retry" in command else "queued" if "requeue" in command else "pending"
-    if "logs" in command or "show" in command:
-        status = "failed"
-    return re.sub(r"\bJOB\b", str(jobs[status]["id"]), command)
+def filled(command, jobs, image):
+    """With an id for JOB, or for the documents' example of one: of a job that the command is for."""
+    status = "pending" if "cancel" in command else "queued" if "requeue" in command else "failed"
+    command = re.sub(r"\bJOB\b|\b[0-9a-f]{8}\b", str(jobs[status]["id"]), command)
+    return command.replace("NAME", image).replace(" ID", " sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize("command", OURS)
 def test_command(scene, command):
     worker, jobs = scene
-    words = shlex.split(filled(command, jobs))
+    words = shlex.split(filled(command, jobs, worker.env["QFIELDCLOUD_QGIS3_IMAGE_NAME"]))
     words[0] = worker.command()[0]
     code, shown = in_a_terminal(words, {**worker.env, "LOG_FORMAT": "text", "TERM": "xterm", "QFC_WORKER_STOP_GRACE_S": "1"})
     # `check` and `health` tell by their exit code how things are, and `image verify` whether there is an archive.
     allowed = (0, 1, 2) if re.search(r"worker (check|health)", command) else (0, 1) if " image " in command else (0,)
     assert code in allowed, shown
-    assert shown.strip() and "no such" not in shown and "Try: qfc-worker --help" not in shown, shown
+    assert shown.strip() and "Try: qfc-worker --help" not in shown, shown
     if code == 2:
         assert "failed" in shown, shown
