@@ -195,7 +195,8 @@ def test_a_job_on_another_engine(scene, database):
 def test_the_story_of_all_attempts(scene, database):
     trail = {"attempts": 4, "faults": 4, "reasons": ["the disk was full", "and full again"]}
     job = scene.job(feedback={"qfc_worker": trail})
-    scene.start(QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME="no/such:volume")
+    scene.proxy.answer(r"^POST /containers/create", 500, {"message": "the disk is full"}, times=None)
+    scene.start()
     row = scene.wait_for(job, "finished", "failed")
     assert row["status"] == "failed"
     assert "1. the disk was full\n2. and full again" in row["output"], row["output"]
