@@ -187,6 +187,7 @@ static void on_started(void *userdata, const struct qfc_error *error, const stru
     struct job *job = userdata;
     if (error) {
         job->wait = NULL;
+        job->wait_broken = error->kind == QFC_ERROR_UNKNOWN; /* it may run, and nobody waits for it */
     } else {
         qfc_log(QFC_LOG_INFO, &job->about, "started container %.12s%s%s", job->container,
                 job->image ? " of image " : "", job->image ? job->image : "");

@@ -283,9 +283,10 @@ def test_removed_just_before(scene, ground, what, told):
     scene.start(RETRY_MAX_ATTEMPTS="1", QFIELDCLOUD_DEFAULT_NETWORK=ground.network)
     scene.another_finishes()
     words = "No such image: x" if what == "image" else f"network {name} not found"
-    scene.proxy.answer(CALLS[told], 404, json.dumps({"message": words}).encode())
-    scene.proxy.answer(f"^GET /{what}s/", 404, times=None)
+    gone = scene.proxy.answer(CALLS[told], 404, json.dumps({"message": words}).encode())
     job = scene.job()
+    scene.worker.wait_for(lambda: gone.used, "the engine's refusal")
+    scene.proxy.answer(f"^GET /{what}s/", 404, times=None)  # before the next look, which comes after two seconds
     waits_uncounted(scene, job, f"{what} {name}")
     scene.proxy.behave()
     scene.wait_for_word(f"{what} {name} is there again")

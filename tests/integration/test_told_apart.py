@@ -243,16 +243,17 @@ def test_an_image_that_cannot_run_the_program(drain, ground, entrypoint):
 
 
 @pytest.mark.parametrize(
-    "env, reason",
+    "call, words, reason",
     [
-        ({"QFIELDCLOUD_QGIS3_IMAGE_NAME": "qfc-bed-no-such-image"}, "IMAGE_MISSING"),
-        ({"QFIELDCLOUD_DEFAULT_NETWORK": "qfc-bed-no-such-network"}, "NETWORK_MISSING"),
+        (r"^POST /containers/create", "No such image: x:latest", "IMAGE_MISSING"),
+        (r"^POST /containers/\w+/start", "network x not found", "NETWORK_MISSING"),
     ],
 )
-def test_what_the_engine_lacks(database, worker, env, reason):
-    """It is nobody's attempt: the job waits."""
+def test_what_the_engine_lacks(database, worker, proxy, call, words, reason):
+    """It was there when it was looked for. It is nobody's attempt: the job waits, and runs when it is there again."""
+    worker.env["DOCKER_HOST"] = proxy.host
+    proxy.answer(call, 404, {"message": words})
     job = database.job(database.project(qgis_file="offline.qgs", files=()), "package")
-    process = worker.start("run", RETRY_MAX_ATTEMPTS="1", **env)
-    worker.wait_for(lambda: reasons(process.output(), job), "the reason")
-    worker.wait_for_status(job, "pending")
+    process = worker.start("run", RETRY_MAX_ATTEMPTS="1")
+    worker.wait_for_status(job, "finished")
     assert reasons(process.stop(), job) == {reason}
