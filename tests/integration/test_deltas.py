@@ -12,7 +12,7 @@ from bed.rows import changes
 DATA = Path(__file__).resolve().parent.parent / "data" / "delta_apply"
 RELEASES = ["v25.27", "v25.30", "v26.10", "v26.25"]
 START = r"^POST /containers/\w+/start"
-NEVER = {"QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME": "no/such:volume"}  # no name that a volume can have
+NEVER = {"DEBUG": "1", "DEBUG_QGIS_WORKER_HOST_PATH": "no/such:volume"}  # which no engine mounts
 
 every_release = pytest.mark.parametrize("database", RELEASES, indirect=True)
 

@@ -34,7 +34,7 @@ from matrix_scene import APPLIED, CONFLICTS, DELTAS, Place
 
 RELEASES = ["v25.27", "v25.30", "v26.3", "v26.10", "v26.17", "v26.20", "v26.21", "v26.22", "v26.25"]
 
-NO_VOLUME = "no/such:volume"  # no name that a volume can have
+NO_VOLUME = "no/such:volume"  # which no engine mounts
 
 
 class Cell:
@@ -167,7 +167,7 @@ def play(database, worker, api):
             env["QFIELDCLOUD_DEFAULT_NETWORK"] = worker.env["QFIELDCLOUD_DEFAULT_NETWORK"]
             api.answer(403, "^POST")
         if outcome == "failure before the container":
-            env["QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME"] = NO_VOLUME
+            env |= {"DEBUG": "1", "DEBUG_QGIS_WORKER_HOST_PATH": NO_VOLUME}
         output = worker.run("run", "--drain", "--concurrency", 4, **env)
         assert output.returncode == 0, output
         return output

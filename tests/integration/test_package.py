@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from bed import cleanup
 from bed.rows import changes
 
 RELEASES = ["v25.30", "v26.25"]
@@ -107,6 +108,8 @@ def test_what_the_container_is_given(database, worker):
 def test_labels_limits_and_grids_of_the_container(database, worker, ground):
     """Seen while it runs, as QFieldCloud's own workers and an operator would see it."""
     volume = f"{ground.network}-grids"
+    ground.docker.create_volume(volume)
+    remove = cleanup.later(ground.docker.remove_volume, volume)
     database.constance("WORKER_QGIS_CPU_SHARES", 300)
     job = database.job(database.project(qgis_file="gate.qgs"), "package")
     process = worker.start("run", "--single-shot", QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME=volume)
@@ -126,7 +129,7 @@ def test_labels_limits_and_grids_of_the_container(database, worker, ground):
     ground.docker.put(row["container_id"], "/io", {"go": b""})
     assert worker.wait_for_status(job, "finished", "failed")["status"] == "finished"
     process.wait()
-    ground.docker.delete(f"/volumes/{volume}")
+    cleanup.now(remove)
 
 
 def test_a_token_lives_as_long_as_its_job(database, worker, ground):
