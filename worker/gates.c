@@ -57,10 +57,16 @@ static void probe_later(struct qfc_worker *worker)
     uv_timer_start(&worker->probe, on_probe_timer, delay / 2 + qfc_random((uint32_t)delay / 2 + 1), 0);
 }
 
+void engine_missed(struct qfc_worker *worker)
+{
+    worker->engine_missed_ms = uv_now(&worker->loop);
+}
+
 static void engine_trouble(struct qfc_worker *worker, const struct qfc_error *why)
 {
     worker->counters.engine_absences += worker->engine_ready || !worker->engine_trouble[0];
     worker->engine_ready = false;
+    engine_missed(worker);
     if (say_trouble(worker, worker->engine_trouble, worker->engine_was_ready, why))
         probe_later(worker);
 }
@@ -148,6 +154,7 @@ void engine_lost(struct qfc_worker *worker)
 {
     bool news = worker->engine_ready;
     worker->engine_ready = false;
+    engine_missed(worker);
     if (news)
         engine_probe(worker);
 }

@@ -33,6 +33,7 @@ struct qfc_backup_writer {
     struct archive *archive;
     struct archive_entry *entry;
     int write_errno;
+    bool abandoned; /* what is written goes nowhere: only a closed archive gives all its memory back */
     int64_t unsynced; /* bytes of the tar */
     struct qfc_backup backup;
 };
@@ -40,6 +41,8 @@ struct qfc_backup_writer {
 static la_ssize_t write_block(struct archive *archive, void *userdata, const void *data, size_t size)
 {
     struct qfc_backup_writer *writer = userdata;
+    if (writer->abandoned)
+        return (la_ssize_t)size;
     ssize_t n;
     do {
         n = write(writer->fd, data, size);
@@ -271,8 +274,7 @@ void qfc_backup_abort(struct qfc_backup_writer *writer)
 {
     if (!writer)
         return;
-    if (writer->archive)
-        archive_write_fail(writer->archive); /* nothing more is written */
+    writer->abandoned = true;
     if (writer->fd >= 0)
         unlinkat(writer->place, ASIDE_ARCHIVE, 0);
     if (writer->fd >= 0)

@@ -42,13 +42,16 @@ static void on_event(void *userdata, const struct qfc_event *event)
         needs_look(guard->worker);
 }
 
-/* Without events there is still the look every minute. */
+/* Without events there is still the look every minute. An engine that is stopped ends its answer, however soon it is
+ * back. */
 static void on_state(void *userdata, bool open, const struct qfc_error *why)
 {
     struct guard *guard = userdata;
     if (open)
         needs_look(guard->worker);
-    else if (why->kind == QFC_ERROR_REFUSED && !guard->told_deaf)
+    else if (why->kind != QFC_ERROR_REFUSED)
+        engine_missed(guard->worker);
+    else if (!guard->told_deaf)
         qfc_log(QFC_LOG_INFO, NULL,
                 "%s; what is removed from the engine is noticed within a minute all the same, but not what removed it",
                 why->message);

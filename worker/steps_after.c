@@ -25,12 +25,22 @@
 
 #define LOG_LOST "[QFC/Worker/1001] Failed to read logs."
 
+/* An engine that is stopped closes its socket, gives containers ten seconds, and kills them. */
+#define FALL_MS 20000
+
+/* The engine was away when the container ended, or a little before: both may be known late. */
+static bool fell_lately(const struct job *job)
+{
+    uint64_t missed = job->worker->engine_missed_ms, ended = job->exited_at_ms;
+    return missed > 0 && missed >= job->wait_began_ms && missed + FALL_MS >= ended;
+}
+
 static bool ended_with_engine(const struct job *job)
 {
     if (job->killed || job->state.oom_killed)
         return false;
     /* Nobody has seen who killed what ended while its worker was dead: it may have gone down with its host. */
-    return (job->wait_broken || job->adopted) &&
+    return (job->wait_broken || job->adopted || fell_lately(job)) &&
            (job->state.exit_code == EXIT_KILLED || job->state.exit_code == EXIT_HOST_DOWN);
 }
 

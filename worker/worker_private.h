@@ -290,6 +290,7 @@ struct qfc_worker {
     char engine_id[128]; /* the engine's identity; "" where it tells none */
     char stack[192];     /* the label of this stack's containers */
     bool engine_ready;
+    uint64_t engine_missed_ms; /* when it was last seen to be away, or to have ended what it was to tell; 0: never */
     bool probing;
     unsigned probe_failures;
     uv_timer_t probe;
@@ -485,6 +486,8 @@ void sightings_free(struct sightings *sightings);
 void engine_probe(struct qfc_worker *worker);
 /* A job could not reach the engine: the next probe says so, if it cannot either. */
 void engine_lost(struct qfc_worker *worker);
+/* A sign that the engine goes, or has gone and come back. */
+void engine_missed(struct qfc_worker *worker);
 /* fitness.c: an engine that answers and runs no containers. */
 
 /* A job's container came to nothing before its start. Returns whether that was certainly not the job's doing. */
