@@ -40,7 +40,10 @@ static json_t *text_pairs(const char *const *pairs)
     return object;
 }
 
-/* Named volumes as Mounts; the engine makes a volume that is missing. */
+/*
+ * Volumes as Mounts; the engine makes a named one that is missing. Anonymous ones have the container's labels, by which
+ * those are known that an engine has made or left on its way down, and that no container has.
+ */
 static json_t *mount_array(const struct qfc_container *container)
 {
     json_t *array = json_array();
@@ -49,8 +52,10 @@ static json_t *mount_array(const struct qfc_container *container)
         json_t *object = json_pack("{s:s, s:s, s:b}", "Type", mount->bind ? "bind" : "volume", "Target", mount->target,
                                    "ReadOnly", (int)mount->read_only);
         int r = object && mount->source ? json_object_set_new(object, "Source", json_string(mount->source)) : 0;
-        if (object && r == 0 && mount->empty)
-            r = json_object_set_new(object, "VolumeOptions", json_pack("{s:b}", "NoCopy", 1));
+        if (object && r == 0 && !mount->source)
+            r = json_object_set_new(object, "VolumeOptions",
+                                    json_pack("{s:b, s:o}", "NoCopy", (int)mount->empty, "Labels",
+                                              text_pairs(container->labels)));
         if (r < 0) {
             json_decref(object);
             object = NULL;

@@ -2,6 +2,7 @@
 #include "engine_private.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *parse(const struct qfc_http_response *response)
@@ -82,6 +83,61 @@ static const struct call_form volume_form = {.method = "GET", .max_body_bytes = 
 int qfc_engine_volume(struct qfc_engine *engine, const char *volume, QFC_ENGINE_END)
 {
     return submit(engine, &volume_form, "look for volume", "/volumes/%", volume, done, userdata, ret_call, error);
+}
+
+/* {"Volumes": [{"Name": ...}, ...] or null} */
+static int read_names(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
+{
+    json_t *answer = parse(response), *names = json_array();
+    const json_t *volumes = json_object_get(answer, "Volumes");
+    size_t count = json_array_size(volumes);
+    int r = json_is_object(answer) ? 0 : qfc_engine_nonsense(call, error, "no list of volumes");
+
+    for (size_t i = 0; i < count; i++) {
+        json_t *name = json_object_get(json_array_get(volumes, i), "Name");
+        if (json_is_string(name))
+            json_array_append(names, name);
+    }
+    char *text = names ? json_dumps(names, JSON_COMPACT) : NULL;
+    if (r == 0 && (!text || qfc_buffer_append_text(&call->data, text) < 0))
+        r = qfc_fail_memory(error);
+    free(text);
+    json_decref(names);
+    json_decref(answer);
+    return r;
+}
+
+static const struct call_form unused_volumes_form = {
+    .method = "GET",
+    .max_body_bytes = QFC_LARGE_ANSWER,
+    .read = read_names,
+};
+
+int qfc_engine_unused_volumes(struct qfc_engine *engine, const char *label, QFC_ENGINE_END)
+{
+    struct qfc_engine_call *call = qfc_engine_call_new(engine, &unused_volumes_form, label, done, userdata, error);
+
+    if (!call)
+        return -1;
+    json_t *filters = json_pack("{s:[s], s:[s]}", "label", label, "dangling", "true");
+    char *text = filters ? json_dumps(filters, JSON_COMPACT) : NULL;
+    if (text)
+        qfc_engine_path(&call->path, "/volumes?filters=%", text);
+    free(text);
+    json_decref(filters);
+    qfc_engine_call_name(call, "list unused volumes with label %s", label);
+    return qfc_engine_call_submit(call, ret_call, error);
+}
+
+static const struct call_form remove_volume_form = {
+    .method = "DELETE",
+    .max_body_bytes = QFC_SMALL_ANSWER,
+    .accepts = {404, 409},
+};
+
+int qfc_engine_remove_volume(struct qfc_engine *engine, const char *volume, QFC_ENGINE_END)
+{
+    return submit(engine, &remove_volume_form, "remove volume", "/volumes/%", volume, done, userdata, ret_call, error);
 }
 
 static const struct call_form tag_form = {.method = "POST", .max_body_bytes = QFC_SMALL_ANSWER};

@@ -1,6 +1,7 @@
 /*
- * check: containers that nobody needs any more: those of jobs that are gone or over and whose worker is dead, and those
- * of earlier checks. Workers remove the first ones themselves, within a minute or, of QFieldCloud's own, five.
+ * check: what nobody needs any more: containers of jobs that are gone or over and whose worker is dead, and of earlier
+ * checks; volumes that were made for such containers. Workers remove those of jobs themselves, within a minute or, of
+ * QFieldCloud's own, five.
  */
 #include "check.h"
 
@@ -87,48 +88,96 @@ static int find_of_checks(struct look *look, struct qfc_texts *found, struct qfc
     return r;
 }
 
-static int find_all(struct look *look, struct qfc_texts *found, struct qfc_error *error)
+struct leftovers {
+    struct qfc_texts containers, volumes;
+};
+
+static int find_volumes(struct look *look, struct qfc_texts *found, struct qfc_error *error)
 {
-    return find_of_jobs(look, found, error) < 0 || find_of_checks(look, found, error) < 0 ? -1 : 0;
+    char label[320], stack[256];
+    struct engine_answer answer = {0};
+    check_stack(look, stack, sizeof stack);
+    snprintf(label, sizeof label, "qfc_stack=%s", stack);
+    int r = ENGINE_ASK(&look->turns, 0, &answer, error, qfc_engine_unused_volumes, label);
+    if (r < 0 && error->kind == QFC_ERROR_REFUSED) { /* a proxy may forbid it */
+        *error = QFC_NO_ERROR;
+        r = 0;
+    }
+    json_t *names = r == 0 ? json_loadb(qfc_buffer_text(&answer.data), answer.data.size, 0, NULL) : NULL;
+    for (size_t i = 0; r == 0 && i < json_array_size(names); i++)
+        r = keep(found, json_string_value(json_array_get(names, i)), error);
+    json_decref(names);
+    engine_answer_free(&answer);
+    return r;
+}
+
+static void leftovers_free(struct leftovers *found)
+{
+    qfc_texts_free(&found->containers);
+    qfc_texts_free(&found->volumes);
+}
+
+static int find_all(struct look *look, struct leftovers *found, struct qfc_error *error)
+{
+    if (find_of_jobs(look, &found->containers, error) < 0 || find_of_checks(look, &found->containers, error) < 0)
+        return -1;
+    return find_volumes(look, &found->volumes, error);
+}
+
+/* "2 volumes are left over, which no container has: 0123456789ab ...", or "". */
+static void words(char out[160], const char *things, const char *why, const struct qfc_texts *found)
+{
+    *out = '\0';
+    if (found->count > 0)
+        snprintf(out, 160, "%zu %s are left over, %s: %.12s%s", found->count, things, why, found->items[0],
+                 found->count > 1 ? " ..." : "");
 }
 
 void check_leftovers(struct look *look)
 {
     struct qfc_error error = QFC_NO_ERROR;
-    struct qfc_texts found = {0};
+    struct leftovers found = {0};
     if (find_all(look, &found, &error) < 0) {
-        check_found_error(look, "look for containers that are left over", &error);
-    } else if (found.count == 0) {
-        check_found(look, CHECK_OK, "no container is left over");
+        check_found_error(look, "look for what is left over", &error);
+    } else if (found.containers.count + found.volumes.count == 0) {
+        check_found(look, CHECK_OK, "no container and no volume is left over");
     } else {
-        check_found(look, CHECK_WARNING, "%zu containers are left over, whose jobs are over: %.12s%s", found.count,
-                    found.items[0], found.count > 1 ? " ..." : "");
+        char containers[160], volumes[160];
+        words(containers, "containers", "whose jobs are over", &found.containers);
+        words(volumes, "volumes", "which no container has", &found.volumes);
+        check_found(look, CHECK_WARNING, "%s%s%s", containers, *containers && *volumes ? "; " : "", volumes);
         check_advise(look, "workers remove them within minutes; now: qfc-worker check --fix");
     }
-    qfc_texts_free(&found);
+    leftovers_free(&found);
 }
 
-static void remove_one(struct look *look, const char *container)
+typedef int remove_function(struct qfc_engine *engine, const char *name, QFC_ENGINE_END);
+
+static void remove_all(struct look *look, const char *thing, const struct qfc_texts *found, remove_function *remove_one)
 {
-    struct qfc_error error = QFC_NO_ERROR;
-    struct engine_answer answer = {0};
-    if (look->dry_run)
-        check_mended(look, "remove container %.12s", container);
-    else if (ENGINE_ASK(&look->turns, 0, &answer, &error, qfc_engine_remove, container) == 0)
-        check_mended(look, "removed container %.12s", container);
-    else
-        check_mended(look, "nothing: %s", error.message);
-    engine_answer_free(&answer);
+    for (size_t i = 0; i < found->count && !look->turns.interrupted; i++) {
+        struct qfc_error error = QFC_NO_ERROR;
+        struct engine_answer answer = {0};
+        if (look->dry_run)
+            check_mended(look, "remove %s %.12s", thing, found->items[i]);
+        else if (ENGINE_ASK(&look->turns, 0, &answer, &error, remove_one, found->items[i]) == 0)
+            check_mended(look, "removed %s %.12s", thing, found->items[i]);
+        else
+            check_mended(look, "nothing: %s", error.message);
+        engine_answer_free(&answer);
+    }
 }
 
 /* Asks anew which they are: a worker may have come for one meanwhile. */
 void mend_leftovers(struct look *look)
 {
     struct qfc_error error = QFC_NO_ERROR;
-    struct qfc_texts found = {0};
-    if (find_all(look, &found, &error) < 0)
+    struct leftovers found = {0};
+    if (find_all(look, &found, &error) < 0) {
         check_mended(look, "nothing: %s", error.message);
-    for (size_t i = 0; error.kind == QFC_ERROR_NONE && i < found.count && !look->turns.interrupted; i++)
-        remove_one(look, found.items[i]);
-    qfc_texts_free(&found);
+    } else {
+        remove_all(look, "container", &found.containers, qfc_engine_remove);
+        remove_all(look, "volume", &found.volumes, qfc_engine_remove_volume);
+    }
+    leftovers_free(&found);
 }

@@ -1,13 +1,15 @@
 /*
  * Containers that nobody needs: ours whose job is gone or over and whose worker has died, and those of QFieldCloud's own
- * worker, which leaves some behind. What another stack on the same engine has is left alone.
+ * worker, which leaves some behind. And volumes that were made for our containers and have none, after the engine has
+ * died on the way. What another stack on the same engine has is left alone.
  *
- * A container must be seen unwanted again and again for a while before it goes.
+ * A thing must be seen unwanted again and again for a while before it goes.
  */
 #include "worker_private.h"
 
 #include "qfc/suspects.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,14 +109,42 @@ static void on_list(void *userdata, const struct qfc_error *error, const struct 
     qfc_suspects_free(&suspects);
 }
 
+static void on_volume_removed(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    if (error)
+        qfc_log(QFC_LOG_WARNING, NULL, "remove a volume that no container has: %s", error->message);
+}
+
+static void consider_volume(struct qfc_worker *worker, const char *volume)
+{
+    if (sighted_for_ms(&worker->unused, volume, uv_now(&worker->loop)) < patience_ms(OURS_MS))
+        return;
+    qfc_log(QFC_LOG_WARNING, NULL, "removing volume %.12s: it was made for a job, and no container has it", volume);
+    qfc_engine_remove_volume(worker->engine, volume, on_volume_removed, worker, NULL, NULL);
+}
+
+static void on_volumes(void *userdata, const struct qfc_error *error, const struct qfc_engine_reply *reply)
+{
+    struct qfc_worker *worker = userdata;
+    if (error) /* also of a proxy that forbids the question: they stay, and harm nobody but the disk */
+        return;
+    json_t *names = json_loadb(qfc_buffer_text(reply->data), reply->data->size, 0, NULL);
+    for (size_t i = 0; i < json_array_size(names); i++)
+        consider_volume(worker, json_string_value(json_array_get(names, i)));
+    json_decref(names);
+    sightings_end_round(&worker->unused);
+}
+
 static void on_sweep(uv_timer_t *timer)
 {
     struct qfc_worker *worker = timer->data;
-    char app[160];
+    char app[160], stack[sizeof worker->stack + 16];
     if (!worker->engine_ready || !qfc_queue_ready(worker->queue) || worker->stopping)
         return;
     snprintf(app, sizeof app, "app=%s_worker", worker->settings->environment);
+    snprintf(stack, sizeof stack, "qfc_stack=%s", worker->stack);
     qfc_engine_list(worker->engine, app, on_list, worker, NULL, NULL);
+    qfc_engine_unused_volumes(worker->engine, stack, on_volumes, worker, NULL, NULL);
 }
 
 void sweep_begin(struct qfc_worker *worker)

@@ -68,6 +68,7 @@ static void shut_down(struct qfc_worker *worker)
     close_handle((uv_handle_t *)&worker->service);
     sightings_free(&worker->unowned);
     sightings_free(&worker->unwanted);
+    sightings_free(&worker->unused);
     for (size_t i = 0; i < sizeof signal_numbers / sizeof *signal_numbers; i++)
         close_handle((uv_handle_t *)&worker->signals[i]);
 }

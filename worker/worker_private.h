@@ -269,6 +269,7 @@ struct qfc_worker {
     unsigned timeout_s;         /* the jobs' time limit as it was last read; 0: not yet */
     uv_timer_t sweep;           /* the next look for containers that nobody needs: sweep.c */
     struct sightings unwanted;  /* those that were seen */
+    struct sightings unused;    /* and volumes */
 
     uv_timer_t observe;      /* the next look at jobs that run: observe.c */
     const struct job *shown; /* whose output is being written into its row, or null */

@@ -11,12 +11,13 @@
 #include <stdint.h>
 
 struct qfc_mount {
-    const char *
-        source; /* the volume's name, or with `bind` a path on the engine's host that must be there; null: an anonymous volume, removed with the container */
+    /* The volume's name, or with `bind` a path on the engine's host that must be there; null: an anonymous volume,
+     * removed with the container, whose labels it has. */
+    const char *source;
     const char *target; /* path in the container */
     bool read_only;
     bool bind;
-    bool empty; /* without what the image has there, which is copied otherwise as the volume is made */
+    bool empty; /* an anonymous one without what the image has there, which is copied otherwise as it is made */
 };
 
 /* All texts belong to whoever fills this; lists of texts are null-ended. */

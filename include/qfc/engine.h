@@ -106,6 +106,12 @@ int qfc_engine_network(struct qfc_engine *engine, const char *network, QFC_ENGIN
 /* Is there a volume of that name? REFUSED 404: no. (A container that mounts one that is missing makes it, empty.) */
 int qfc_engine_volume(struct qfc_engine *engine, const char *volume, QFC_ENGINE_END);
 
+/* The volumes with that label ("name=value") that no container has. Sets data: their names, as a JSON array. */
+int qfc_engine_unused_volumes(struct qfc_engine *engine, const char *label, QFC_ENGINE_END);
+
+/* Removes a volume. One that is gone (404), or that a container has (409), is a success. */
+int qfc_engine_remove_volume(struct qfc_engine *engine, const char *volume, QFC_ENGINE_END);
+
 /* Gives the image of that id or name the name "repository" or "repository:tag" too; another image that has it loses it.
  * REFUSED 404: no such image. */
 int qfc_engine_tag(struct qfc_engine *engine, const char *image, const char *name, QFC_ENGINE_END);

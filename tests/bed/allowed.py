@@ -16,7 +16,8 @@ def listed(name):
 
 def pattern(call):
     """What a request of that call matches: an image's name may have slashes, an id may not."""
-    return re.compile(re.escape(call).replace(r"\{id\}", "[^/]+").replace(r"\{name\}", ".+"))
+    return re.compile(re.escape(call).replace(r"\{id\}", "[^/]+").replace(r"\{name\}", ".+")
+                      .replace(r"\{digits\}", "[0-9a-f]{64}"))
 
 
 class AllowingProxy(EngineProxy):

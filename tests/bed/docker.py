@@ -172,8 +172,9 @@ class Docker:
     def volumes(self, **filters):
         return self.get("/volumes", filters=filters)["Volumes"] or []
 
-    def create_volume(self, name):
-        self.post("/volumes/create", {"Name": name})
+    def create_volume(self, name=None, **labels):
+        """Its name; an anonymous one without."""
+        return self.post("/volumes/create", {"Labels": labels} | ({"Name": name} if name else {}))["Name"]
 
     def remove_volume(self, name):
         """Returns when it is gone: of a container that is being removed, the volume stays in use for a while (409)."""

@@ -5,7 +5,6 @@ namespace of its own: in the host's, a second engine would take the first one's 
 """
 
 import ctypes
-import datetime
 import os
 import re
 import shutil
@@ -19,7 +18,6 @@ from . import BedError, cleanup
 from .docker import Docker
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
-LIFE_S = 30  # of a job in a storm, at the most
 
 
 class Engine:
@@ -109,7 +107,7 @@ class OwnEngine(Engine):
         self.log = os.path.join(self.directory, "log")
         self._pid_file = os.path.join(self.directory, "pid")
         self._configure()
-        self._process, self._deaths = None, []
+        self._process = None
         self._close = cleanup.later(self._clear)
         self.start()
 
@@ -170,25 +168,14 @@ class OwnEngine(Engine):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             return "".join(file.readlines()[-lines:])
 
-    def has_lost(self, volume):
-        """Was it being stopped when it removed the volume's container, and failed, which it tells nobody but its log?
-        Or did it end when it had just made the volume, and had not yet written down for which container?"""
-        with open(self.log, encoding="utf-8", errors="replace") as file:
-            told = [line for line in file if "Error removing volumes" in line]
-        made = datetime.datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00")).timestamp()
-        ended = any(death - LIFE_S < made <= death for death in self._deaths)
-        return ended or volume["Name"] in re.findall(r"get ([0-9a-f]{64}): database not open", "".join(told))
-
     def stop(self):
         """Stops the daemon as a service manager would; its containers end with it."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
-        self._deaths.append(time.time())
 
     def kill(self):
         """Kills the daemon alone: its shims and the containers live on, as after a crash (containerd may, too)."""
         self._process.kill()
-        self._deaths.append(time.time())
         self._process.wait(60)
         if os.path.exists(self._pid_file):
             os.unlink(self._pid_file)

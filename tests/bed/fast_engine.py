@@ -258,6 +258,8 @@ class FastEngine:
             return self._send(writer, 200, self.containers.listed(query.get("all") in ("1", "true"), list(labels)))
         if method == "GET" and (match := re.fullmatch(r"/(images|networks|volumes)/([^/]+)(?:/json)?", path)):
             return self._send(writer, 200, {"Id": f"sha256:{'a' * 64}", "Name": match[2], "Size": 1})
+        if method == "GET" and path == "/volumes":
+            return self._send(writer, 200, {"Volumes": None, "Warnings": None})
         if method == "GET" and path == "/events":
             return await self._get_events(writer)
         match = re.fullmatch(r"/containers/([^/]+)(?:/([a-z]+))?", path)

@@ -52,8 +52,7 @@ class Mounted:
 
 
 class Leftovers:
-    """Made before a test; `found()` afterwards says what is left over. On its `own` engine all is the test's, but for
-    what that itself has lost on its way down."""
+    """Made before a test; `found()` afterwards says what is left over. On its `own` engine all is the test's."""
 
     def __init__(self, docker, image, network, label, directory, own=None):
         self.docker, self.image, self.network, self.label, self.directory = docker, image, network, label, directory
@@ -74,11 +73,9 @@ class Leftovers:
         return found
 
     def _volumes(self):
-        dangling = self.docker.volumes(dangling=["true"])
-        if self._own:
-            found = {volume["Name"] for volume in dangling if not self._own.has_lost(volume)}
-        else:
-            found = {volume["Name"] for volume in dangling} & (self._mounted.volumes() if dangling else set())
+        found = {volume["Name"] for volume in self.docker.volumes(dangling=["true"])}
+        if found and not self._own:
+            found &= self._mounted.volumes()
         return {f"volume {name}" for name in found}
 
     def _files(self):

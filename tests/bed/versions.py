@@ -35,7 +35,9 @@ CALLS = {
     ("DELETE", "containers/*"): {"force", "v"},
     ("GET", "images/*/json"): set(),
     ("GET", "networks/*"): set(),
+    ("GET", "volumes"): {"filters"},
     ("GET", "volumes/*"): set(),
+    ("DELETE", "volumes/*"): {"force"},
 }
 BODY = {"Image", "Cmd", "Env", "Labels", "HostConfig", "ExposedPorts"}
 HOST_CONFIG = {

@@ -574,10 +574,17 @@ def test_leftovers(check, database, ground):
     is_said(check.one("leftovers", "--dry-run"), "warning", f"1 containers are left over, whose jobs are over: {ours[:12]}",
             "workers remove them within minutes; now: qfc-worker check --fix")
     assert check.said == {"leftovers": [f"remove container {ours[:12]}"]}
-    is_said(check.one("leftovers", "--fix"), "ok", "no container is left over")
+    is_said(check.one("leftovers", "--fix"), "ok", "no container and no volume is left over")
     left = {container["Id"] for container in ground.docker.containers()}
     assert ours not in left and other in left
     ground.docker.remove(other)
+    volume, other = (ground.docker.create_volume(qfc_stack=stack + more) for more in ("", "-2"))
+    is_said(check.one("leftovers"), "warning", f"1 volumes are left over, which no container has: {volume[:12]}",
+            "workers remove them within minutes; now: qfc-worker check --fix")
+    is_said(check.one("leftovers", "--fix"), "ok", "no container and no volume is left over")
+    left = {volume["Name"] for volume in ground.docker.volumes()}
+    assert volume not in left and other in left
+    ground.docker.remove_volume(other)
 
 
 def test_backups(check, ground, worker, directory, tmp_path):

@@ -247,3 +247,27 @@ def test_containers_that_nobody_needs(scene, lying):
     for name, container in gone.items():
         scene.worker.wait_for(lambda container=container: scene.is_gone(container), f"the end of {name}")
     assert [name for name, container in kept.items() if scene.is_gone(container)] == []
+
+
+@NEWEST
+def test_volumes_that_no_container_has(scene):
+    """As an engine leaves them that dies while it makes or removes a container; those of a container that runs stay,
+    and another stack's."""
+    patient(scene)
+    job = scene.job("gate.qgs")
+    running = scene.docker.inspect(scene.running(job))
+    labels = running["Config"]["Labels"]
+    used = [mount["Name"] for mount in running["Mounts"]]
+    assert {scene.docker.get(f"/volumes/{name}")["Labels"]["qfc_stack"] for name in used} == {labels["qfc_stack"]}
+    lost = scene.docker.create_volume(qfc_stack=labels["qfc_stack"])
+    other = scene.docker.create_volume(qfc_stack=labels["qfc_stack"] + "-2")
+
+    def left(*names):
+        return {volume["Name"] for volume in scene.docker.volumes()} & set(names)
+
+    scene.worker.wait_for(lambda: not left(lost), "the end of the volume")
+    assert left(other, *used) == {other, *used}
+    scene.docker.remove_volume(other)
+    scene.let_go(running["Id"])
+    scene.finishes(job)
+    scene.stop()
