@@ -113,6 +113,33 @@ static void put_types(struct metrics *out, const struct qfc_counters *counters)
                    (double)counters->reasons[i].count);
 }
 
+static void put_usage(struct metrics *out, const struct qfc_counters *counters)
+{
+    put_family(out, "qfc_worker_job_cpu_seconds_total", "counter", "Processor time that jobs' containers have used.");
+    for (size_t i = 0; i < QFC_MONITOR_TYPES; i++)
+        put_sample(out, "qfc_worker_job_cpu_seconds_total", LABELS("type", counters->types[i].type),
+                   (double)counters->types[i].cpu_ms / 1000);
+    put_family(out, "qfc_worker_job_network_bytes_total", "counter", "What jobs' containers have received and sent.");
+    for (size_t i = 0; i < QFC_MONITOR_TYPES; i++) {
+        const struct qfc_type_counters *type = &counters->types[i];
+        put_sample(out, "qfc_worker_job_network_bytes_total", LABELS("type", type->type, "direction", "received"),
+                   (double)type->received_bytes);
+        put_sample(out, "qfc_worker_job_network_bytes_total", LABELS("type", type->type, "direction", "sent"),
+                   (double)type->sent_bytes);
+    }
+    put_family(out, "qfc_worker_job_peak_memory_bytes", "gauge",
+               "The largest memory of one container that was seen since this worker's start.");
+    for (size_t i = 0; i < QFC_MONITOR_TYPES; i++)
+        put_sample(out, "qfc_worker_job_peak_memory_bytes", LABELS("type", counters->types[i].type),
+                   (double)counters->types[i].peak_memory_bytes);
+    put_family(out, "qfc_worker_step_seconds", "summary", "How long steps of workflows took, as containers tell.");
+    for (size_t i = 0; i < QFC_MONITOR_STEPS && *counters->steps[i].name; i++) {
+        const struct qfc_step_counter *step = &counters->steps[i];
+        put_sample(out, "qfc_worker_step_seconds_sum", LABELS("step", step->name), (double)step->took_ms / 1000);
+        put_sample(out, "qfc_worker_step_seconds_count", LABELS("step", step->name), (double)step->count);
+    }
+}
+
 static void put_counters(struct metrics *out, const struct qfc_counters *counters)
 {
     const struct {
@@ -208,6 +235,7 @@ int write_metrics(const struct showing *showing, const struct qfc_report *report
     struct metrics out = {.buffer = buffer};
     put_state(&out, showing);
     put_types(&out, counters);
+    put_usage(&out, counters);
     put_histograms(&out, counters);
     put_counters(&out, counters);
     put_alerts(&out, &showing->alerts);

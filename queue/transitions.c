@@ -78,15 +78,19 @@ int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const 
 }
 
 int qfc_queue_show(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *output,
-                   const char *step, qfc_pg_done *done, void *userdata, struct qfc_error *error)
+                   const struct qfc_running_step *step, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
+    char age[24];
+    snprintf(age, sizeof age, "%.3f", step->age_s);
     static const char sql[] =
         "WITH free AS (SELECT id FROM core_job" WHERE_OURS " FOR NO KEY UPDATE SKIP LOCKED)"
         " UPDATE core_job SET output = $4::text, feedback = jsonb_build_object('qfc_worker', " TRAIL
-        " || jsonb_build_object('step', $5::text)) FROM free WHERE core_job.id = free.id";
+        " || jsonb_build_object('step', $5::text, 'step_since', CASE WHEN $6::numeric >= 0"
+        " THEN round(extract(epoch FROM clock_timestamp())::numeric - $6::numeric, 3) END))"
+        " FROM free WHERE core_job.id = free.id";
     struct qfc_statements statements = {0};
-    int r =
-        QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, container), output, step);
+    int r = QFC_ADD(&statements, error, sql, job->id, queue->marker, container_or_marker(queue, container), output,
+                    step->name, age);
     return send_fenced(queue, LANE_QUICK, r, &statements, done, userdata, error);
 }
 

@@ -16,8 +16,10 @@ static const char *const type_names[QFC_MONITOR_TYPES] = {
 };
 
 /* What jobs fail of that tell no better reason. */
-#define NO_REASON    "OTHER"
-#define MANY_REASONS "FURTHER"
+#define NO_REASON "OTHER"
+
+/* Those for which a table has no row. */
+#define MANY "FURTHER"
 
 static double wall_clock_s(void)
 {
@@ -86,10 +88,38 @@ static void count_reason(struct qfc_worker *worker, const char *reason)
         i++;
     if (i + 1 >= QFC_MONITOR_REASONS) {
         i = QFC_MONITOR_REASONS - 1;
-        reason = MANY_REASONS;
+        reason = MANY;
     }
     snprintf(table[i].reason, sizeof table[i].reason, "%s", reason);
     table[i].count++;
+}
+
+static void count_step(struct qfc_worker *worker, const char *name, uint64_t took_ms)
+{
+    struct qfc_step_counter *table = worker->counters.steps;
+    size_t i = 0, size = sizeof table->name;
+    while (i < QFC_MONITOR_STEPS && *table[i].name && strncmp(table[i].name, name, size - 1) != 0)
+        i++;
+    if (i + 1 >= QFC_MONITOR_STEPS) {
+        i = QFC_MONITOR_STEPS - 1;
+        name = MANY;
+    }
+    snprintf(table[i].name, size, "%s", name);
+    table[i].count++;
+    table[i].took_ms += took_ms;
+}
+
+static void count_used(const struct job *job)
+{
+    struct qfc_type_counters *counters = counters_of(job->worker, job->row.type);
+    const struct usage *usage = &job->usage;
+    counters->cpu_ms += usage->cpu_ms;
+    counters->received_bytes += usage->received_bytes;
+    counters->sent_bytes += usage->sent_bytes;
+    if (usage->peak_memory_bytes > counters->peak_memory_bytes)
+        counters->peak_memory_bytes = usage->peak_memory_bytes;
+    for (unsigned i = 0; i < job->steps.done_count; i++)
+        count_step(job->worker, job->steps.done[i].name, job->steps.done[i].took_ms);
 }
 
 void monitor_ended(const struct job *job, double run_s, const char *reason)
@@ -103,6 +133,7 @@ void monitor_ended(const struct job *job, double run_s, const char *reason)
     }
     if (run_s > 0)
         observe(&counters->run, run_s);
+    count_used(job);
 }
 
 void monitor_put_back(const struct job *job)

@@ -190,9 +190,13 @@ static void show(struct job *job)
     if (every == 0 || worker->showing || !new || now < job->show_at_ms || !qfc_queue_ready(worker->queue))
         return;
     struct qfc_buffer text = qfc_buffer(3 * SHOWN_BYTES);
+    const struct qfc_running_step step = {.name = job->steps.current,
+                                          .age_s = *job->steps.current && job->steps.seen
+                                                       ? (double)(now - job->steps.began_ms) / 1000
+                                                       : -1};
     job->show_at_ms = now + every;
     if (recent_text(job, &text) == 0 && qfc_queue_show(worker->queue, &job->row, job->container, qfc_buffer_text(&text),
-                                                       job->steps.current, on_shown, worker, NULL) == 0) {
+                                                       &step, on_shown, worker, NULL) == 0) {
         worker->showing = true;
         worker->shown = job;
         job->shown_changes = job->steps.changes;

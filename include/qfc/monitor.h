@@ -33,6 +33,16 @@ struct qfc_type_counters {
     /* Pickup: from the job's creation to its claim. Wait: to the start of its container. Both only of first attempts.
      * Run: from there to the container's end. */
     struct qfc_histogram pickup, wait, run;
+    /* What containers have used, as far as was seen. */
+    uint64_t cpu_ms, received_bytes, sent_bytes;
+    uint64_t peak_memory_bytes; /* the largest of one container so far */
+};
+
+/* Steps of workflows by their names, which containers tell; when the table is full the last row takes the rest. */
+#define QFC_MONITOR_STEPS 40
+struct qfc_step_counter {
+    char name[64]; /* "" ends the table */
+    uint64_t count, took_ms;
 };
 
 /* Failed jobs by the code of their reason; when the table is full the last row takes the rest. */
@@ -45,6 +55,7 @@ struct qfc_reason_counter {
 struct qfc_counters {
     struct qfc_type_counters types[QFC_MONITOR_TYPES];
     struct qfc_reason_counter reasons[QFC_MONITOR_REASONS];
+    struct qfc_step_counter steps[QFC_MONITOR_STEPS];
     uint64_t claims, claim_errors; /* questions for jobs, and those that failed */
     uint64_t looks;                /* cheaper ones: is there something to claim? */
     uint64_t database_connects;    /* how often the database was there, first or again */

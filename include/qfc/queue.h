@@ -210,13 +210,18 @@ int qfc_queue_read(struct qfc_queue *queue, const struct qfc_job *job, const cha
 int qfc_queue_prepare(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *engine,
                       struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
+struct qfc_running_step {
+    const char *name; /* "": none */
+    double age_s;     /* since it began; below 0: not known */
+};
+
 /*
- * What a running job says so far, for people to see: `output` becomes the row's, and `step` feedback.qfc_worker.step
- * ("": none). Only while the row is ours; when it is not, or somebody holds its lock, nothing is written, and that is no
- * error. finish and put back replace both.
+ * What a running job says so far, for people to see: `output` becomes the row's, and `step` feedback.qfc_worker.step and
+ * .step_since (seconds since 1970 on the database's clock, or null). Only while the row is ours; when it is not, or
+ * somebody holds its lock, nothing is written, and that is no error. finish and put back replace both.
  */
 int qfc_queue_show(struct qfc_queue *queue, const struct qfc_job *job, const char *container, const char *output,
-                   const char *step, qfc_pg_done *done, void *userdata, struct qfc_error *error);
+                   const struct qfc_running_step *step, qfc_pg_done *done, void *userdata, struct qfc_error *error);
 
 struct qfc_ending {
     const char *container;      /* id, or "" when there is none */

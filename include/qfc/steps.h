@@ -22,13 +22,13 @@ struct qfc_step {
 /* All zero at the beginning. */
 struct qfc_steps {
     char current[QFC_STEP_NAME_SIZE];    /* the running step's name; "": none runs */
-    uint64_t began_ms;                   /* when it began, on the caller's clock */
+    uint64_t began_ms;                   /* when it began, on the caller's clock, */
+    bool seen;                           /* if that is known: it was not printed before anybody looked */
     struct qfc_step done[QFC_STEPS_MAX]; /* in their order, those whose beginning was seen */
     unsigned done_count;
     unsigned changes; /* how often a step has begun or ended: to see whether something is new */
 
     /* The parser's own. */
-    bool seen; /* the current step's beginning came when it happened, not as part of what had been printed before */
     char uuid[37];
     char line[8 + 37 + QFC_STEP_NAME_SIZE * 4];
     size_t line_size;

@@ -81,7 +81,7 @@ def health(scene, *args, **env):
 def test_metrics(scene, pages):
     """They count what was done, promtool has nothing to say against them, and no label names a job or a project."""
     start(scene, pages)
-    done, failing = scene.job(), scene.job("workflow_error.qgs")
+    done, failing = scene.job("slow@3.qgs"), scene.job("workflow_error.qgs")
     scene.finishes(done)
     scene.wait_for(failing, "failed")
     job_type = done["type"]
@@ -93,6 +93,10 @@ def test_metrics(scene, pages):
         assert pages.metric(f'qfc_worker_{name}_seconds_count{{type="{job_type}"}}') == 2
         assert pages.metric(f'qfc_worker_{name}_seconds_bucket{{type="{job_type}",le="+Inf"}}') == 2
         assert pages.metric(f'qfc_worker_{name}_seconds_sum{{type="{job_type}"}}') > 0
+    used = f'{{type="{job_type}"}}'
+    assert pages.metric(f"qfc_worker_job_cpu_seconds_total{used}") > 0
+    assert pages.metric(f"qfc_worker_job_peak_memory_bytes{used}") > 1 << 20
+    assert pages.metric('qfc_worker_step_seconds_sum{step="Start QGIS Application"}') > 2  # of slow@3.qgs
     assert pages.metric("qfc_worker_ready") == 1 and pages.metric("qfc_worker_slots") == 1
     text = pages.get("/metrics")[1]
     checked = promtool(text)

@@ -1,8 +1,10 @@
 """What is seen of a job while it runs: its log, its step, what it uses; and that looking on changes nothing about what is
 written at its end."""
 
+import json
 import re
 import signal
+import time
 
 import pytest
 from bed.proxy import AFTER, BEFORE
@@ -62,7 +64,12 @@ def test_live_output(scene):
     job = scene.job("slow@5.qgs")
     scene.start(QFC_WORKER_LIVE_OUTPUT_S="1")
     row = live_row(scene, job, lambda row: "second 2" in row["output"])
-    assert row["feedback"]["qfc_worker"]["step"] == "Start QGIS Application"
+    trail = row["feedback"]["qfc_worker"]
+    assert trail["step"] == "Start QGIS Application"
+    assert row["started_at"].timestamp() <= trail["step_since"] <= time.time()
+    shown = scene.worker.run("status", "--json")
+    running = json.loads(shown.stdout)["running"]
+    assert [(job["step"], job["step_s"] >= 0) for job in running] == [("Start QGIS Application", True)]
     assert row["feedback"]["qfc_worker"]["worker"].startswith("qfc-worker:")
     check_whole(scene.finishes(job), 5)
     scene.stop()
