@@ -60,6 +60,9 @@ static const struct qfc_reason_words words[QFC_REASON_COUNT] = {
                                   "Bring the QGIS image back onto the engine."},
     [QFC_REASON_NETWORK_MISSING] = {"NETWORK_MISSING", true, "The engine has no network of that name.",
                                     "Make the network, or correct QFIELDCLOUD_DEFAULT_NETWORK."},
+    [QFC_REASON_VOLUME_MISSING] = {"VOLUME_MISSING", true, "The engine has no volume of that name.",
+                                   "Make the volume, or correct QFIELDCLOUD_TRANSFORMATION_GRIDS_VOLUME_NAME or "
+                                   "COMPOSE_PROJECT_NAME."},
 };
 
 const struct qfc_reason_words *qfc_reason_words(enum qfc_reason reason)

@@ -244,8 +244,7 @@ static void remember(struct job *job, enum event event, const struct qfc_error *
     job->failure_reason = reason_of(job, event, error);
     job->failed = true;
     job->never_ran = !ended;
-    bool passing = job->failure_reason == QFC_REASON_ENGINE_UNREACHABLE ||
-                   job->failure_reason == QFC_REASON_IMAGE_MISSING || job->failure_reason == QFC_REASON_NETWORK_MISSING;
+    bool passing = job->failure_reason == QFC_REASON_ENGINE_UNREACHABLE || is_missing(job->failure_reason);
     job->counts = event != EVENT_STOP && !passing && !(error && event != EVENT_FAULT && engine_unfit(job, error));
     if (error)
         job->failure = *error;

@@ -92,21 +92,20 @@ static void on_timer(uv_timer_t *timer)
     needs_look(timer->data);
 }
 
-static void look_later(struct qfc_worker *worker)
-{
-    bool missing = worker->needs_failures > 0;
-    for (enum need_kind kind = 0; kind < NEED_COUNT; kind++)
-        missing =
-            missing || (is_looked_for(worker, kind) && (worker->needs[kind].missing || !worker->needs[kind].looked));
-    if (!worker->closing)
-        uv_timer_start(&worker->need_probe, on_timer, missing ? MISSING_LOOK_MS : LOOK_MS, 0);
-}
-
 /* A QGIS 4 image is not there yet in most places: that is no fault, until it has been there. */
 bool need_is_trouble(const struct qfc_worker *worker, enum need_kind kind)
 {
     const struct need *need = &worker->needs[kind];
     return need->missing && need_name(worker, kind) && (kind != NEED_QGIS4 || need->seen);
+}
+
+static void look_later(struct qfc_worker *worker)
+{
+    bool soon = worker->needs_failures > 0;
+    for (enum need_kind kind = 0; kind < NEED_COUNT; kind++)
+        soon |= is_looked_for(worker, kind) && (need_is_trouble(worker, kind) || !worker->needs[kind].looked);
+    if (!worker->closing)
+        uv_timer_start(&worker->need_probe, on_timer, soon ? MISSING_LOOK_MS : LOOK_MS, 0);
 }
 
 static void count_missing(struct qfc_worker *worker, enum need_kind kind)
@@ -241,18 +240,16 @@ static enum need_kind lacking(const struct job *job, const struct qfc_error *err
     return strcasestr(message, "network") && strcasestr(message, "not found") ? NEED_NETWORK : NEED_COUNT;
 }
 
-bool engine_lacks(struct job *job, const struct qfc_error *error)
+enum need_kind engine_lacks(struct job *job, const struct qfc_error *error)
 {
     struct qfc_worker *worker = job->worker;
     enum need_kind kind = lacking(job, error);
-    if (kind == NEED_COUNT)
-        return false;
-    const char *name = need_name(worker, kind);
+    const char *name = kind < NEED_COUNT ? need_name(worker, kind) : NULL;
     if (!name)
-        return false;
+        return NEED_COUNT;
     mark(worker, kind, name, error);
     look_later(worker);
-    return true;
+    return kind;
 }
 
 static void look_for_volume(struct job *job, enum need_kind kind);

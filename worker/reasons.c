@@ -13,6 +13,12 @@ static bool is_exec_failure(const struct qfc_error *error)
     return error->code == 400 || strcasestr(error->message, "executable file") || strcasestr(error->message, "exec:");
 }
 
+static const enum qfc_reason missing[NEED_COUNT] = {
+    [NEED_QGIS] = QFC_REASON_IMAGE_MISSING,   [NEED_QGIS3] = QFC_REASON_IMAGE_MISSING,
+    [NEED_QGIS4] = QFC_REASON_IMAGE_MISSING,  [NEED_NETWORK] = QFC_REASON_NETWORK_MISSING,
+    [NEED_GRIDS] = QFC_REASON_VOLUME_MISSING, [NEED_CA] = QFC_REASON_VOLUME_MISSING,
+};
+
 static enum qfc_reason refusal(struct job *job, const struct qfc_error *error)
 {
     if (error->kind == QFC_ERROR_UNREACHABLE)
@@ -21,11 +27,18 @@ static enum qfc_reason refusal(struct job *job, const struct qfc_error *error)
         return QFC_REASON_WORKER_LOST;
     if (strcasestr(error->message, "no space left on device"))
         return QFC_REASON_OUT_OF_DISK;
-    if (engine_lacks(job, error))
-        return job->step == STEP_CREATE ? QFC_REASON_IMAGE_MISSING : QFC_REASON_NETWORK_MISSING;
+    enum need_kind lacking = engine_lacks(job, error);
+    if (lacking != NEED_COUNT)
+        return missing[lacking];
     if (job->step == STEP_START && is_exec_failure(error))
         return QFC_REASON_EXEC_FAILED;
     return QFC_REASON_ENGINE_REFUSED;
+}
+
+bool is_missing(enum qfc_reason reason)
+{
+    return reason == QFC_REASON_IMAGE_MISSING || reason == QFC_REASON_NETWORK_MISSING ||
+           reason == QFC_REASON_VOLUME_MISSING;
 }
 
 enum qfc_reason reason_of(struct job *job, enum event event, const struct qfc_error *error)

@@ -349,6 +349,9 @@ void describe_observed(const struct job *job, char *text, size_t size);
 /* Why the job goes back or fails, from the event that decided it; `error` may be null. */
 enum qfc_reason reason_of(struct job *job, enum event event, const struct qfc_error *error);
 
+/* Is it an image, a network or a volume that is missing? */
+bool is_missing(enum qfc_reason reason);
+
 /* What the job's lines in the log are about, with its reason. */
 struct qfc_log_about about_with_reason(const struct job *job, enum qfc_reason reason);
 
@@ -512,9 +515,9 @@ void needs_look(struct qfc_worker *worker);
 /* Is there all that every job needs? */
 bool needs_met(const struct qfc_worker *worker);
 
-/* A job could not be run since the engine lacks what others need, too: they are not claimed until it is there. Returns
- * whether it is so. */
-bool engine_lacks(struct job *job, const struct qfc_error *error);
+/* Could a job not be run since the engine lacks what others need, too? They are not claimed until it is there. Returns
+ * what is lacking, or NEED_COUNT. */
+enum need_kind engine_lacks(struct job *job, const struct qfc_error *error);
 
 /* The major versions of QGIS whose image is missing: at most 2, into `ret_majors`. */
 size_t missing_qgis(const struct qfc_worker *worker, const char *ret_majors[2]);

@@ -36,6 +36,7 @@ enum qfc_reason {
     QFC_REASON_EXEC_FAILED,    /* the image has not the program, or cannot run it */
     QFC_REASON_IMAGE_MISSING,
     QFC_REASON_NETWORK_MISSING,
+    QFC_REASON_VOLUME_MISSING,
     QFC_REASON_COUNT,
 };
 

@@ -246,6 +246,7 @@ def test_an_image_that_cannot_run_the_program(drain, ground, entrypoint):
     "call, words, reason",
     [
         (r"^POST /containers/create", "No such image: x:latest", "IMAGE_MISSING"),
+        (r"^POST /containers/create", "network x not found", "NETWORK_MISSING"),
         (r"^POST /containers/\w+/start", "network x not found", "NETWORK_MISSING"),
     ],
 )
