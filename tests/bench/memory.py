@@ -52,7 +52,7 @@ def said(process, words):
 
 
 def measure_worker(bed):
-    """Idle and with JOBS jobs; they end with the worker's second signal, which puts them back."""
+    """Idle and with JOBS jobs, which then are over, or the next worker would take them over."""
     process = bed.worker.start("run", "--concurrency", JOBS)
     bed.worker.wait_for(lambda: said(process, "connected to the database"), "a connection to the database")
     bed.worker.wait_for(lambda: said(process, "the engine at"), "a connection to the engine")
@@ -67,6 +67,8 @@ def measure_worker(bed):
     if running != JOBS:
         raise BedError(f"{running} containers ran, not {JOBS}:\n{process.output()}")
     process.stop(signal.SIGQUIT)
+    bed.database.execute("UPDATE core_job SET status = 'failed', finished_at = now() WHERE status <> 'finished'")
+    bed.remove_containers()
     return idle, busy
 
 
