@@ -5,9 +5,12 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 struct qfc_buffer qfc_buffer(size_t maximum_bytes)
 {
@@ -79,6 +82,15 @@ void qfc_buffer_cut(struct qfc_buffer *buffer, size_t size)
         return;
     buffer->size = size;
     buffer->data[size] = '\0';
+}
+
+void qfc_buffer_forget(struct qfc_buffer *buffer, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)buffer->data;
+    uintptr_t first = (start + page - 1) / page * page,
+              end = (start + (size < buffer->size ? size : buffer->size)) / page * page;
+    if (end > first && end - first >= QFC_FORGET_BYTES / 2)
+        madvise((void *)first, end - first, MADV_DONTNEED);
 }
 
 char *qfc_buffer_take(struct qfc_buffer *buffer)

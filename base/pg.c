@@ -66,7 +66,7 @@ static int copy_setup(struct qfc_statements *to, const struct qfc_statements *fr
         for (size_t j = 0; j < statement->count; j++) {
             values[j] = statement->values[j];
             if (values[j].kind == QFC_VALUE_BORROWED)
-                values[j].kind = QFC_VALUE_COPY;
+                values[j].kind = QFC_VALUE_COPY; /* parts have no place in a setup */
         }
         if (qfc_statements_add(to, statement->sql, statement->count, values, error) < 0)
             return -1;
@@ -236,10 +236,25 @@ int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, qfc_pg_don
     return 0;
 }
 
+/* The caller takes its texts back; a pipeline that has begun can only end with its connection. */
+static void give_up_parts(struct qfc_pg_batch *batch)
+{
+    struct qfc_error error;
+
+    if (batch->pg->sending != batch)
+        return;
+    qfc_fail(&error, QFC_ERROR_UNKNOWN, 0, "connection to %s given up: a batch was cancelled while it was sent",
+             batch->pg->where);
+    pg_break(batch->pg, &error);
+    batch->pg->sending = NULL;
+    pg_wake(batch->pg);
+}
+
 void qfc_pg_cancel(struct qfc_pg_batch *batch)
 {
     if (batch->sent) {
         batch->done = NULL;
+        give_up_parts(batch);
         return;
     }
     TAILQ_REMOVE(&batch->pg->waiting, batch, link);

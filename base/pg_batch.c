@@ -70,53 +70,82 @@ void pg_batches_free(struct pg_batches *batches)
 static bool send_statement(struct qfc_pg *pg, struct pg_way way, const struct qfc_statement *statement)
 {
     const char *values[QFC_STATEMENT_VALUES] = {NULL};
+    int sizes[QFC_STATEMENT_VALUES] = {0}, formats[QFC_STATEMENT_VALUES] = {0};
     int count = (int)statement->count;
     char name[PG_NAME_SIZE];
 
-    for (size_t i = 0; i < statement->count; i++)
+    for (size_t i = 0; i < statement->count; i++) {
         values[i] = statement->values[i].text;
+        formats[i] = statement->values[i].kind == QFC_VALUE_PART; /* binary, which for text is the text with a length */
+        sizes[i] = (int)statement->values[i].size;
+    }
     if (!way.text)
-        return PQsendQueryParams(pg->conn, statement->sql, count, NULL, values, NULL, NULL, 0) == 1;
+        return PQsendQueryParams(pg->conn, statement->sql, count, NULL, values, sizes, formats, 0) == 1;
     pg_prepared_name(pg, way, name);
     if (way.parse && PQsendPrepare(pg->conn, name, statement->sql, 0, NULL) != 1)
         return false;
-    return PQsendQueryPrepared(pg->conn, name, count, values, NULL, NULL, 0) == 1;
+    return PQsendQueryPrepared(pg->conn, name, count, values, sizes, formats, 0) == 1;
 }
 
+static bool has_part(const struct qfc_statement *statement)
+{
+    for (size_t i = 0; i < statement->count; i++)
+        if (statement->values[i].kind == QFC_VALUE_PART)
+            return true;
+    return false;
+}
+
+/* Parts have left libpq's buffer, one after another, before more is put into it. */
 static bool send_statements(struct qfc_pg *pg, struct qfc_pg_batch *batch)
 {
-    batch->generation = pg->texts.generation;
-    for (size_t i = 0; i < batch->list->count; i++) {
-        batch->ways[i] = pg_prepared_way(pg, batch, batch->list->items[i].sql);
-        if (!send_statement(pg, batch->ways[i], &batch->list->items[i]))
+    bool part = false;
+
+    while (batch->handed < batch->list->count && !part) {
+        const struct qfc_statement *statement = &batch->list->items[batch->handed];
+        batch->ways[batch->handed] = pg_prepared_way(pg, batch, statement->sql);
+        if (!send_statement(pg, batch->ways[batch->handed], statement))
             return false;
+        batch->handed++;
+        part = has_part(statement);
     }
     return true;
+}
+
+static void send_more(struct qfc_pg *pg, struct qfc_pg_batch *batch)
+{
+    bool good = send_statements(pg, batch), whole = good && batch->handed == batch->list->count;
+
+    if (!good || (whole && PQpipelineSync(pg->conn) != 1)) {
+        struct qfc_error error;
+        pg_lost_error(pg, PQerrorMessage(pg->conn), &error);
+        /* Half a pipeline cannot be taken back, but the connection can: without the last sync point nothing commits. */
+        if (!good && PQstatus(pg->conn) == CONNECTION_OK)
+            qfc_fail(&batch->error, QFC_ERROR_MEMORY, 0, "%s", error.message);
+        pg_break(pg, &error);
+    }
+    pg->sending = good && !whole ? batch : NULL;
+    /* libpq has its own copy now; secrets stay until it is known that no error shows them. */
+    if (!pg->sending && !batch->secret)
+        qfc_statements_free(&batch->own);
 }
 
 void pg_batch_send(struct qfc_pg *pg, struct qfc_pg_batch *batch)
 {
     batch->sent = true;
+    batch->generation = pg->texts.generation;
     TAILQ_INSERT_TAIL(&pg->in_flight, batch, link);
     pg->in_flight_count++;
-    bool whole = send_statements(pg, batch);
-    if (!whole || PQpipelineSync(pg->conn) != 1) {
-        struct qfc_error error;
-        pg_lost_error(pg, PQerrorMessage(pg->conn), &error);
-        /* Half a pipeline cannot be taken back, but the connection can: without the last sync point nothing commits. */
-        if (!whole && PQstatus(pg->conn) == CONNECTION_OK)
-            qfc_fail(&batch->error, QFC_ERROR_MEMORY, 0, "%s", error.message);
-        pg_break(pg, &error);
-    }
-    /* libpq has its own copy now; secrets stay until it is known that no error shows them. */
-    if (!batch->secret)
-        qfc_statements_free(&batch->own);
+    send_more(pg, batch);
 }
 
 bool pg_batch_send_next(struct qfc_pg *pg)
 {
     struct qfc_pg_batch *batch = TAILQ_FIRST(&pg->waiting);
 
+    if (pg->sending) {
+        send_more(pg, pg->sending);
+        return true;
+    }
     if (!batch || pg->in_flight_count >= IN_FLIGHT_MAXIMUM)
         return false;
     TAILQ_REMOVE(&pg->waiting, batch, link);

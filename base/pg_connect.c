@@ -132,6 +132,7 @@ static void go_down(struct qfc_pg *pg)
             batch->done = NULL; /* the setup's, which is done again */
     TAILQ_CONCAT(&pg->ended, &pg->in_flight, link);
     pg->in_flight_count = 0;
+    pg->sending = NULL;
     pg->phase = PG_WAITING;
     unsigned delay_ms = next_delay(pg);
     uv_timer_start(&pg->timer, on_timer, delay_ms, 0);

@@ -68,7 +68,8 @@ struct pg_way pg_prepared_way(struct qfc_pg *pg, const struct qfc_pg_batch *batc
     struct pg_texts *texts = &pg->texts;
     size_t size = strlen(sql);
 
-    if (texts->off || batch->list != &batch->own)
+    /* A batch that is sent in parts may have seen the names go. */
+    if (texts->off || batch->list != &batch->own || batch->generation != texts->generation)
         return (struct pg_way){0};
     struct pg_text *text = find(texts, sql, size);
     if (!text)

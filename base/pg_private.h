@@ -41,6 +41,7 @@ struct qfc_pg_batch {
     qfc_pg_done *done; /* null: nobody wants to know */
     void *userdata;
     struct qfc_pg_results results;
+    size_t handed;          /* so many statements are with libpq */
     struct pg_way *ways;    /* one per statement; all 0 until it is sent */
     unsigned generation;    /* the texts' when it was sent */
     size_t at;              /* the statement whose answer is due */
@@ -118,6 +119,7 @@ struct qfc_pg {
     struct pg_batches in_flight;
     struct pg_batches ended; /* by the loss of the connection; `done` is still to be called */
     size_t in_flight_count;
+    struct qfc_pg_batch *sending; /* the one in flight of which libpq has not all yet, or null */
 };
 
 /* pg.c */
@@ -147,8 +149,9 @@ struct qfc_pg_batch *pg_batch_new(struct qfc_pg *pg, const struct qfc_statements
                                   void *userdata);
 void pg_batch_free(struct qfc_pg_batch *batch);
 void pg_batches_free(struct pg_batches *batches);
-/* Hands the batch to libpq. */
+/* Hands the batch to libpq: all of it, or up to its first part of a large text. */
 void pg_batch_send(struct qfc_pg *pg, struct qfc_pg_batch *batch);
+/* Hands over what comes next, of a batch that was begun or of the next one. False: nothing now. */
 bool pg_batch_send_next(struct qfc_pg *pg);
 /* Takes all results that have come in and ends the batches whose last sync point is among them. */
 void pg_batch_take_results(struct qfc_pg *pg);

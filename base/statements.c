@@ -12,9 +12,14 @@
 #define SQL_MAX_BYTES   (1024u * 1024)
 #define ARRAY_MAX_BYTES (256u * 1024 * 1024)
 
+static bool is_borrowed(const struct qfc_value *value)
+{
+    return value->kind == QFC_VALUE_BORROWED || value->kind == QFC_VALUE_PART;
+}
+
 static void free_value(struct qfc_value *value)
 {
-    if (value->kind == QFC_VALUE_BORROWED || !value->text)
+    if (is_borrowed(value) || !value->text)
         return;
     char *owned = (char *)value->text;
     if (value->kind == QFC_VALUE_SECRET)
@@ -38,7 +43,7 @@ static int make_statement(const char *sql, size_t count, const struct qfc_value 
         return -1;
     for (size_t i = 0; i < count; i++) {
         struct qfc_value value = values[i];
-        if (value.kind != QFC_VALUE_BORROWED && value.text && !(value.text = strdup(value.text))) {
+        if (!is_borrowed(&value) && value.text && !(value.text = strdup(value.text))) {
             free_statement(&statement);
             return -1;
         }
@@ -152,9 +157,9 @@ static int print_value(const struct qfc_value *value, size_t number, struct qfc_
         return qfc_buffer_printf(out, " $%zu=NULL", number);
     if (value->kind == QFC_VALUE_SECRET)
         return qfc_buffer_printf(out, " $%zu=***", number);
-    size_t length = strlen(value->text);
+    size_t length = value->kind == QFC_VALUE_PART ? value->size : strlen(value->text);
     if (length <= PRINTED_VALUE_BYTES)
-        return qfc_buffer_printf(out, " $%zu='%s'", number, value->text);
+        return qfc_buffer_printf(out, " $%zu='%.*s'", number, (int)length, value->text);
     return qfc_buffer_printf(out, " $%zu='%.*s'... (%zu bytes)", number, PRINTED_VALUE_BYTES, value->text, length);
 }
 

@@ -219,7 +219,22 @@ static int check_entry(struct archive_entry *entry, size_t room, struct qfc_erro
     return 0;
 }
 
-static int copy_data(struct archive *reader, struct qfc_buffer *out, struct qfc_error *error)
+/* A block may be the whole file, as it stands in the archive. */
+static int move_block(struct qfc_buffer *tar, const char *data, size_t size, struct qfc_buffer *out)
+{
+    int r = 0;
+    while (r == 0 && size > 0) {
+        size_t piece = size < QFC_FORGET_BYTES ? size : QFC_FORGET_BYTES;
+        r = qfc_buffer_append(out, data, piece);
+        data += piece;
+        size -= piece;
+        if (data > tar->data && data <= tar->data + tar->size)
+            qfc_buffer_forget(tar, (size_t)(data - tar->data));
+    }
+    return r;
+}
+
+static int copy_data(struct archive *reader, struct qfc_buffer *tar, struct qfc_buffer *out, struct qfc_error *error)
 {
     const void *data;
     size_t size, room = out->maximum - out->size;
@@ -228,7 +243,7 @@ static int copy_data(struct archive *reader, struct qfc_buffer *out, struct qfc_
     while ((r = archive_read_data_block(reader, &data, &size, &offset)) == ARCHIVE_OK) {
         if (offset != done)
             return qfc_fail(error, QFC_ERROR_INVALID, 0, "a sparse file");
-        r = qfc_buffer_append(out, data, size);
+        r = move_block(tar, data, size, out);
         if (r == -EMSGSIZE)
             return qfc_fail(error, QFC_ERROR_INVALID, 0, "larger than %zu bytes", room);
         if (r < 0)
@@ -240,17 +255,16 @@ static int copy_data(struct archive *reader, struct qfc_buffer *out, struct qfc_
 
 /* libarchive is content with an archive that just ends; here that means that it was cut, and what else it held is
  * not known. */
-static bool has_end_marker(struct archive *reader, const unsigned char *tar, size_t size)
+static bool has_end_marker(struct archive *reader, const struct qfc_buffer *tar)
 {
     la_int64_t place = archive_read_header_position(reader);
-    if (place < 0 || (uint64_t)place > size || size - (size_t)place < TAR_BLOCK)
+    if (place < 0 || (uint64_t)place > tar->size || tar->size - (size_t)place < TAR_BLOCK)
         return false;
     static const unsigned char zeros[TAR_BLOCK];
-    return memcmp(tar + place, zeros, TAR_BLOCK) == 0;
+    return memcmp(tar->data + place, zeros, TAR_BLOCK) == 0;
 }
 
-static int read_entry(struct archive *reader, const void *tar, size_t size, struct qfc_buffer *out,
-                      struct qfc_error *error)
+static int read_entry(struct archive *reader, struct qfc_buffer *tar, struct qfc_buffer *out, struct qfc_error *error)
 {
     struct archive_entry *entry;
     int r = archive_read_next_header(reader, &entry);
@@ -258,30 +272,30 @@ static int read_entry(struct archive *reader, const void *tar, size_t size, stru
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "an empty tar");
     if (r != ARCHIVE_OK && r != ARCHIVE_WARN) /* a warning: of a name that the locale cannot hold */
         return fail_reading(reader, error);
-    if (check_entry(entry, out->maximum - out->size, error) < 0 || copy_data(reader, out, error) < 0)
+    if (check_entry(entry, out->maximum - out->size, error) < 0 || copy_data(reader, tar, out, error) < 0)
         return -1;
     r = archive_read_next_header(reader, &entry);
     if (r == ARCHIVE_OK || r == ARCHIVE_WARN)
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "more than one file");
     if (r != ARCHIVE_EOF)
         return fail_reading(reader, error);
-    if (!has_end_marker(reader, tar, size))
+    if (!has_end_marker(reader, tar))
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "a broken tar: cut off");
     return 0;
 }
 
-int qfc_tar_read_one(const void *tar, size_t size, struct qfc_buffer *out, struct qfc_error *error)
+int qfc_tar_read_one(struct qfc_buffer *tar, struct qfc_buffer *out, struct qfc_error *error)
 {
     size_t before = out->size;
-    if (size == 0)
+    if (tar->size == 0)
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "an empty tar");
     struct archive *reader __attribute__((cleanup(free_reader))) = archive_read_new();
     if (!reader)
         return qfc_fail_memory(error);
     if (archive_read_support_format_tar(reader) != ARCHIVE_OK ||
-        archive_read_open_memory(reader, tar, size) != ARCHIVE_OK)
+        archive_read_open_memory(reader, tar->data, tar->size) != ARCHIVE_OK)
         return fail_reading(reader, error);
-    if (read_entry(reader, tar, size, out, error) < 0) {
+    if (read_entry(reader, tar, out, error) < 0) {
         take_back(out, before);
         return -1;
     }

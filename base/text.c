@@ -303,18 +303,40 @@ static int add_seam(const struct qfc_excerpt *excerpt, size_t unfinished, size_t
     return qfc_text_clean(out, seam, unfinished + orphaned, NULL);
 }
 
+/* Cleans from byte `from` up to `to`, and forgets what was read. */
+static int move_clean(struct qfc_buffer *data, size_t from, size_t to, struct qfc_buffer *out)
+{
+    int r = 0;
+    while (r == 0 && from < to) {
+        const char *at = qfc_buffer_text(data) + from;
+        size_t size = to - from < QFC_FORGET_BYTES ? to - from : QFC_FORGET_BYTES;
+        if (from + size < to)
+            size -= unfinished_bytes(at, size);
+        r = qfc_text_clean(out, at, size, NULL);
+        from += size;
+        qfc_buffer_forget(data, from);
+    }
+    return r;
+}
+
 int qfc_excerpt_text(struct qfc_excerpt *excerpt, struct qfc_buffer *out)
 {
     struct qfc_buffer *head = &excerpt->head, *tail = &excerpt->tail;
+    char seam[96];
+    struct qfc_buffer between = {.data = seam, .room = sizeof seam, .maximum = sizeof seam - 1};
     size_t before = out->size;
     straighten(excerpt);
     size_t unfinished = unfinished_bytes(qfc_buffer_text(head), head->size);
     size_t orphaned = orphaned_bytes(qfc_buffer_text(tail), tail->size);
-    int r = qfc_text_clean(out, qfc_buffer_text(head), head->size - unfinished, NULL);
+    int r = add_seam(excerpt, unfinished, orphaned, &between);
     if (r == 0)
-        r = add_seam(excerpt, unfinished, orphaned, out);
+        r = move_clean(head, 0, head->size - unfinished, out);
+    qfc_buffer_free(head);
     if (r == 0)
-        r = qfc_text_clean(out, qfc_buffer_text(tail) + orphaned, tail->size - orphaned, NULL);
+        r = qfc_buffer_append(out, between.data, between.size);
+    if (r == 0)
+        r = move_clean(tail, orphaned, tail->size, out);
+    qfc_excerpt_free(excerpt);
     return r < 0 ? take_back(out, before, r) : 0;
 }
 

@@ -53,7 +53,7 @@ static int read_archive(struct qfc_engine_call *call, struct qfc_http_response *
 
     if (is_empty(&call->data))
         return qfc_fail(error, QFC_ERROR_UNKNOWN, 0, "%s: an empty tar", call->what);
-    if (qfc_tar_read_one(call->data.data, call->data.size, &file, error) < 0) {
+    if (qfc_tar_read_one(&call->data, &file, error) < 0) {
         qfc_buffer_free(&file);
         return qfc_context(error, "%s", call->what);
     }

@@ -267,19 +267,6 @@ int qfc_engine_remove_idle(struct qfc_engine *engine, const char *id, QFC_ENGINE
     return submit(engine, &remove_idle_form, "remove", "/containers/%?v=1", id, done, userdata, ret_call, error);
 }
 
-static const struct call_form rename_form = {.method = "POST", .max_body_bytes = QFC_SMALL_ANSWER};
-
-int qfc_engine_rename(struct qfc_engine *engine, const char *id, const char *name, QFC_ENGINE_END)
-{
-    struct qfc_engine_call *call = qfc_engine_call_new(engine, &rename_form, id, done, userdata, error);
-
-    if (!call)
-        return -1;
-    qfc_engine_path(&call->path, "/containers/%/rename?name=%", id, name);
-    qfc_engine_call_name(call, "rename container %.*s to %s", qfc_engine_shown(id), id, name);
-    return qfc_engine_call_submit(call, ret_call, error);
-}
-
 /* The engine's own text, as it came, handed on. */
 static int read_list(struct qfc_engine_call *call, struct qfc_http_response *response, struct qfc_error *error)
 {

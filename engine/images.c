@@ -91,7 +91,8 @@ static int read_names(struct qfc_engine_call *call, struct qfc_http_response *re
     json_t *answer = parse(response), *names = json_array();
     const json_t *volumes = json_object_get(answer, "Volumes");
     size_t count = json_array_size(volumes);
-    int r = json_is_object(answer) ? 0 : qfc_engine_nonsense(call, error, "no list of volumes");
+    bool listed = json_is_array(volumes) || json_is_null(volumes);
+    int r = listed ? 0 : qfc_engine_nonsense(call, error, "no list of volumes");
 
     for (size_t i = 0; i < count; i++) {
         json_t *name = json_object_get(json_array_get(volumes, i), "Name");

@@ -145,12 +145,11 @@ static void hand_over(struct judge *judge)
             webhook_forget(&judge->alerts->webhook, (unsigned)i);
 }
 
-static void on_duty(void *userdata, const struct qfc_error *error, const struct qfc_pg_results *results)
+static void on_duty(void *userdata, const struct qfc_error *error, bool ours)
 {
     struct judge *judge = userdata;
     bool had = judge->ours;
-    judge->asking = false;
-    judge->ours = !error && qfc_pg_true(results->items[0], "ours");
+    judge->ours = ours;
     if (!judge->ours) {
         judge->due = false;
         if (!error)
@@ -197,8 +196,7 @@ static void on_tick(uv_timer_t *timer)
         struct judge *judge = &alerts->judges[i];
         char duty[200];
         judge_duty(judge, duty, sizeof duty);
-        if (!judge->asking)
-            judge->asking = qfc_queue_duty(alerts->queue, duty, on_duty, judge, NULL) == 0;
+        (void)qfc_queue_duty(alerts->queue, duty, on_duty, judge, NULL);
     }
 }
 

@@ -53,7 +53,6 @@ struct alert {
 struct judge {
     struct alerts *alerts;
     enum alert_scope scope;
-    bool asking;
     bool ours;     /* the duty */
     bool due;      /* to look, once the queue's state is there */
     bool informed; /* has heard from another judge, or has looked itself */

@@ -17,6 +17,10 @@ struct jobs {
 int jobs_open(struct jobs *jobs, const char *command);
 void jobs_close(struct jobs *jobs);
 
+/* Opens, asks, closes. Returns the command's exit code; what was wrong it has said. */
+typedef int jobs_question(const struct jobs *jobs, void *request, struct qfc_error *error);
+int jobs_answer(const char *command, jobs_question *question, void *request);
+
 /* Asks the only statement of the list with names expanded; empties the list. The result is the caller's. */
 int jobs_ask(const struct jobs *jobs, struct qfc_statements *list, PGresult **ret_result, struct qfc_error *error);
 

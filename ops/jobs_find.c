@@ -43,6 +43,18 @@ void jobs_close(struct jobs *jobs)
     qfc_settings_free(&jobs->settings);
 }
 
+int jobs_answer(const char *command, jobs_question *question, void *request)
+{
+    struct qfc_error error = QFC_NO_ERROR;
+    struct jobs jobs;
+    int code = jobs_open(&jobs, command);
+    if (code != QFC_EXIT_OK)
+        return code;
+    int r = question(&jobs, request, &error);
+    jobs_close(&jobs);
+    return r < 0 ? failed(&error) : QFC_EXIT_OK;
+}
+
 int jobs_ask(const struct jobs *jobs, struct qfc_statements *list, PGresult **ret_result, struct qfc_error *error)
 {
     int r = qfc_statements_expand(list, jobs->release.names, error);

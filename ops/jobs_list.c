@@ -188,8 +188,9 @@ static int print_json(const PGresult *rows, struct qfc_error *error)
     return r < 0 ? qfc_fail_memory(error) : 0;
 }
 
-static int list(const struct jobs *jobs, struct request *request, struct qfc_error *error)
+static int list(const struct jobs *jobs, void *asked, struct qfc_error *error)
 {
+    struct request *request = asked;
     struct qfc_statements question = {0};
     PGresult *rows;
     if (request->project && jobs_find_project(jobs, request->project, request->project_id, error) < 0)
@@ -208,16 +209,8 @@ static int list(const struct jobs *jobs, struct request *request, struct qfc_err
 static int run(const struct command *command, int argc, char **argv)
 {
     struct request request = {.filter = {.older_s = -1, .newer_s = -1, .limit = LIMIT}};
-    struct qfc_error error = QFC_NO_ERROR;
-    struct jobs jobs;
     int code = parse(command, argc, argv, &request);
-    if (code == QFC_EXIT_OK)
-        code = jobs_open(&jobs, command->name);
-    if (code != QFC_EXIT_OK)
-        return code;
-    int r = list(&jobs, &request, &error);
-    jobs_close(&jobs);
-    return r < 0 ? failed(&error) : QFC_EXIT_OK;
+    return code == QFC_EXIT_OK ? jobs_answer(command->name, list, &request) : code;
 }
 
 static const struct option_info options[] = {

@@ -157,8 +157,9 @@ static int follow_row(struct source *source, bool wanted, struct qfc_error *erro
     return r;
 }
 
-static int logs(const struct jobs *jobs, const struct request *request, struct qfc_error *error)
+static int logs(const struct jobs *jobs, void *asked, struct qfc_error *error)
 {
+    const struct request *request = asked;
     struct source source = {.jobs = jobs};
     if (jobs_find(jobs, request->given, source.id, error) < 0)
         return qfc_context(error, "%s", request->given);
@@ -182,16 +183,8 @@ static int logs(const struct jobs *jobs, const struct request *request, struct q
 static int run(const struct command *command, int argc, char **argv)
 {
     struct request request = {0};
-    struct qfc_error error = QFC_NO_ERROR;
-    struct jobs jobs;
     int code = parse(command, argc, argv, &request);
-    if (code == QFC_EXIT_OK)
-        code = jobs_open(&jobs, command->name);
-    if (code != QFC_EXIT_OK)
-        return code;
-    int r = logs(&jobs, &request, &error);
-    jobs_close(&jobs);
-    return r < 0 ? failed(&error) : QFC_EXIT_OK;
+    return code == QFC_EXIT_OK ? jobs_answer(command->name, logs, &request) : code;
 }
 
 static const struct option_info options[] = {

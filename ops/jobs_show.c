@@ -225,8 +225,9 @@ static void print_job(const json_t *job)
     }
 }
 
-static int show(const struct jobs *jobs, const struct request *request, struct qfc_error *error)
+static int show(const struct jobs *jobs, void *asked, struct qfc_error *error)
 {
+    const struct request *request = asked;
     char id[QFC_UUID_SIZE];
     struct qfc_statements question = {0};
     PGresult *row;
@@ -253,16 +254,8 @@ static int show(const struct jobs *jobs, const struct request *request, struct q
 static int run(const struct command *command, int argc, char **argv)
 {
     struct request request = {0};
-    struct qfc_error error = QFC_NO_ERROR;
-    struct jobs jobs;
     int code = parse(command, argc, argv, &request);
-    if (code == QFC_EXIT_OK)
-        code = jobs_open(&jobs, command->name);
-    if (code != QFC_EXIT_OK)
-        return code;
-    int r = show(&jobs, &request, &error);
-    jobs_close(&jobs);
-    return r < 0 ? failed(&error) : QFC_EXIT_OK;
+    return code == QFC_EXIT_OK ? jobs_answer(command->name, show, &request) : code;
 }
 
 static const struct option_info options[] = {

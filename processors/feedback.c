@@ -82,7 +82,7 @@ static int read_members(struct qfc_feedback *feedback, const struct json_member 
     return 0;
 }
 
-int qfc_feedback_read(const char *data, size_t size, struct qfc_feedback *ret_feedback, struct qfc_error *error)
+int qfc_feedback_read(struct qfc_buffer *text, struct qfc_feedback *ret_feedback, struct qfc_error *error)
 {
     struct json_member members[] = {
         [ERROR] = {.name = "error"},
@@ -91,18 +91,20 @@ int qfc_feedback_read(const char *data, size_t size, struct qfc_feedback *ret_fe
     };
     struct json_scan scan = {.members = members};
     struct qfc_buffer out = qfc_buffer(CLEANED_MAX_BYTES);
-    if (size > QFC_FEEDBACK_MAX_BYTES)
+    if (text->size > QFC_FEEDBACK_MAX_BYTES)
         return qfc_fail(error, QFC_ERROR_INVALID, 0, "larger than %u bytes", QFC_FEEDBACK_MAX_BYTES);
-    if (json_scan(data, size, &scan, &out, error) < 0) {
+    if (json_scan(qfc_buffer_text(text), text->size, &scan, &out, error) < 0) {
         qfc_buffer_free(&out);
         return -1;
     }
+    struct qfc_buffer *clean = scan.as_it_is ? text : &out;
     struct qfc_feedback feedback = {
-        .size = out.size,
+        .size = clean->size,
         .replaced_numbers = scan.replaced_numbers,
         .replaced_characters = scan.replaced_characters,
     };
-    feedback.json = qfc_buffer_take(&out);
+    feedback.json = qfc_buffer_take(clean);
+    qfc_buffer_free(text);
     feedback.is_object = feedback.json[strspn(feedback.json, " \t\r\n")] == '{';
     if (read_members(&feedback, members, error) < 0) {
         qfc_feedback_free(&feedback);

@@ -412,7 +412,8 @@ static int scan_text(struct scanner *scanner)
     skip_space(scanner);
     if (scanner->at < scanner->end)
         return fail_here(scanner, "expected nothing more");
-    return copy_run(scanner);
+    scanner->scan->as_it_is = scanner->copied == scanner->start && scanner->out->size == 0;
+    return scanner->scan->as_it_is ? 0 : copy_run(scanner);
 }
 
 int json_scan(const char *data, size_t size, struct json_scan *scan, struct qfc_buffer *out, struct qfc_error *error)

@@ -11,8 +11,6 @@
 /* No worker has more slots. */
 #define CLAIM_MAX 256
 
-#define SQL_MAX_BYTES 16384
-
 /*
  * Conditions on a project, and on a job that is found by its id, written so that PostgreSQL's guess at how many jobs are
  * pending or active decides nothing: behind a long history its statistics know nothing of a burst, and it would read all
@@ -34,9 +32,12 @@
 
 /* $1 the marker. The workers that hear of new jobs are those with a connection for claims, which is called like that. */
 static const char upkeep_sql[] =
-    ", workers.*, (SELECT count(*) FROM upkeep) AS upkept FROM ("
+    ", workers.*, triggers.told, (SELECT count(*) FROM upkeep) AS upkept FROM ("
     " SELECT count(*) FILTER (WHERE application_name < left($1, 63)) AS rank, count(*) AS workers FROM pg_stat_activity"
-    "  WHERE datname = current_database() AND application_name ~ '^qfc-worker:[0-9a-f]{16}:[^:]*$') AS workers";
+    "  WHERE datname = current_database() AND application_name ~ '^qfc-worker:[0-9a-f]{16}:[^:]*$') AS workers,"
+    " (SELECT count(*) = 3 AS told FROM pg_trigger WHERE tgrelid IN ('core_job'::regclass, '{project}'::regclass)"
+    "  AND tgname IN ('qfc_worker_job_new', 'qfc_worker_job_back', 'qfc_worker_project_free')"
+    "  AND tgenabled IN ('O', 'A')) AS triggers";
 
 /*
  * Takes the locks of up to $1 projects whose turn it is, and of their oldest jobs. These are found as a set first, so
@@ -202,8 +203,10 @@ static void looked(void *userdata, const struct qfc_error *error, const struct q
         look.rank = count_of(row, 0, "rank");
         look.workers = count_of(row, 0, "workers");
         look.upkept = count_of(row, 0, "upkept");
+        look.told = qfc_pg_true(row, "told");
         check_session(call.lane, row);
     }
+    duties_answered(&call, error, error ? NULL : results->items[results->count - 1]);
     call.looked(call.userdata, error, error ? NULL : &look);
 }
 
@@ -211,13 +214,17 @@ int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, bool unowned, qf
                    struct qfc_error *error)
 {
     struct qfc_statements statements = {0};
-    const struct call call = {.looked = done, .userdata = userdata};
+    struct call call = {.looked = done, .userdata = userdata};
     struct qfc_buffer sql = qfc_buffer(SQL_MAX_BYTES);
     int r = 0;
     if (upkeep)
         r = qfc_buffer_printf(&sql, "WITH upkeep AS (%s) ", upkeep);
     if (r == 0)
-        r = qfc_buffer_printf(&sql, "%s%s%s", LOOK, unowned ? recover_look_sql : "", upkeep ? upkeep_sql : "");
+        r = qfc_buffer_printf(&sql, "%s%s", LOOK, unowned ? recover_look_sql : "");
+    if (r == 0)
+        r = duties_add(queue, &sql, &call);
+    if (r == 0 && upkeep)
+        r = qfc_buffer_append_text(&sql, upkeep_sql);
     r = r < 0 ? qfc_fail_memory(error) : locks_add(queue, NULL, &statements, error);
     if (r == 0)
         r = qfc_statements_add_texts(&statements, sql.data, upkeep ? 1 : 0, (const char *[]){queue->marker}, error);

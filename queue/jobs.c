@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SQL_MAX_BYTES 16384
-
 /* clang-format off */
 
 #define UTC(time) "to_char(" time " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"

@@ -35,6 +35,14 @@ struct lane {
     uint64_t used_ms;   /* on the loop's clock */
 };
 
+/* A question whose a duty is: see duty.c. */
+struct duty {
+    char key[16]; /* "": none */
+    qfc_queue_duty_done *done;
+    void *userdata;
+};
+#define DUTIES 4
+
 struct qfc_queue {
     uv_loop_t *loop;
     struct qfc_queue_options options; /* its texts are the members that follow */
@@ -50,6 +58,8 @@ struct qfc_queue {
     bool locks_missing;         /* the session is new, and has not got the locks of our jobs yet */
     struct qfc_release release; /* empty before the first connection */
     struct call *calls;         /* under way */
+    struct duty duties[DUTIES]; /* questions that wait for the next look */
+    uint64_t looked_ms;         /* when the last look was sent */
     qfc_queue_told *told;       /* or null */
     void *told_userdata;
 };
@@ -66,6 +76,7 @@ struct call {
     qfc_queue_claimed *claimed; /* of a claim, instead of `done` */
     qfc_queue_looked *looked;   /* of a look */
     qfc_queue_adopted *adopted; /* of an adoption */
+    struct duty duties[DUTIES]; /* that a look has asked for besides */
     void *userdata;
 };
 
@@ -77,6 +88,17 @@ struct call {
     "CASE WHEN jsonb_typeof(" job ".feedback #> '{qfc_worker,not_before}') = 'number' THEN (" job                      \
     ".feedback #>> '{qfc_worker,not_before}')::numeric - extract(epoch FROM clock_timestamp())::numeric"               \
     " NOT BETWEEN 0 AND 10800 ELSE true END"
+
+/* Statements are put together up to this size. */
+#define SQL_MAX_BYTES 16384
+
+/* duty.c */
+
+/* Takes the questions that wait into this look: a column of its SELECT each. Returns 0 or -1 (no memory). */
+int duties_add(struct qfc_queue *queue, struct qfc_buffer *sql, struct call *look);
+
+/* Their answers, from the look's row; `error` as for `done`. */
+void duties_answered(const struct call *look, const struct qfc_error *error, const PGresult *row);
 
 /* lanes.c */
 

@@ -94,28 +94,66 @@ int qfc_queue_show(struct qfc_queue *queue, const struct qfc_job *job, const cha
     return send_fenced(queue, LANE_QUICK, r, &statements, done, userdata, error);
 }
 
+/*
+ * A large text goes in parts, so that libpq's copy is that of one part: settings of the transaction, which take any text,
+ * need no right, leave nothing behind, and are put together by the statement that writes the row.
+ */
+#define PART_BYTES     (64 * 1024)
+#define JOINED(parts)  "string_agg(current_setting('qfc_worker." parts "_' || number), '' ORDER BY number)"
+#define FROM_PARTS(to) " FROM generate_series(1, " to "::integer) AS number"
+
+/* Where a part that begins at `at` ends: before a character that would be cut. */
+static size_t part_size(const char *at, size_t left)
+{
+    size_t size = left < PART_BYTES ? left : PART_BYTES;
+    while (size < left && size > 1 && ((unsigned char)at[size] & 0xC0) == 0x80)
+        size--;
+    return size;
+}
+
+/* `ret_count` is their number, as text; no text is none. */
+static int add_parts(struct qfc_statements *statements, const char *name, const char *text, size_t left,
+                     char ret_count[16], struct qfc_error *error)
+{
+    unsigned count = 0;
+    for (size_t size; text && (size = part_size(text, left)) > 0; text += size, left -= size) {
+        char setting[48];
+        snprintf(setting, sizeof setting, "qfc_worker.%s_%u", name, ++count);
+        const struct qfc_value values[] = {{.text = setting}, {.text = text, .kind = QFC_VALUE_PART, .size = size}};
+        if (qfc_statements_add(statements, "SELECT length(set_config($1, $2, true))", 2, values, error) < 0)
+            return -1;
+    }
+    snprintf(ret_count, 16, "%u", count);
+    return 0;
+}
+
+/* Where output and feedback come from differs. error_stack is an array up to v26.14 and text from v26.15: text always. */
+#define FINISH(output, feedback)                                                                                       \
+    "WITH given AS (SELECT " output " AS output, coalesce(" feedback "::jsonb, '{}'::jsonb) AS feedback),"             \
+    " mine AS (UPDATE core_job SET status = $4, output = CASE WHEN $10::boolean THEN given.output || (SELECT"          \
+    " coalesce(E'\\nBefore:' || string_agg(E'\\n' || number || '. ' || reason, '' ORDER BY number), '')"               \
+    " FROM jsonb_array_elements_text(" REASONS ") WITH ORDINALITY AS earlier (reason, number)) ELSE given.output END," \
+    " feedback = given.feedback"                                                                                       \
+    " || CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array' THEN jsonb_build_object('error_stack',"     \
+    " (SELECT coalesce(string_agg(line, '' ORDER BY number), '') FROM"                                                 \
+    " jsonb_array_elements_text(CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array'"                     \
+    " THEN given.feedback -> 'error_stack' END) WITH ORDINALITY AS stack (line, number)))"                             \
+    " ELSE '{}'::jsonb END || $7::jsonb,"                                                                              \
+    " started_at = coalesce(started_at, now()), finished_at = now(),"                                                  \
+    " docker_finished_at = docker_started_at + $8::double precision * interval '1 millisecond',"                       \
+    " container_id = CASE WHEN container_id = $2 THEN $9 ELSE container_id END"                                        \
+    " FROM given" WHERE_OURS UPDATE_FENCE
+
 int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const struct qfc_ending *ending,
                      struct qfc_statements *writes, qfc_pg_done *done, void *userdata, struct qfc_error *error)
 {
-    /* error_stack is an array up to v26.14 and text from v26.15: text always. */
-    static const char sql[] =
-        "WITH given AS (SELECT coalesce($6::jsonb, '{}'::jsonb) AS feedback),"
-        " mine AS (UPDATE core_job SET status = $4, output = CASE WHEN $10::boolean THEN $5::text || (SELECT"
-        " coalesce(E'\\nBefore:' || string_agg(E'\\n' || number || '. ' || reason, '' ORDER BY number), '')"
-        " FROM jsonb_array_elements_text(" REASONS ") WITH ORDINALITY AS earlier (reason, number)) ELSE $5::text END,"
-        " feedback = given.feedback"
-        " || CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array' THEN jsonb_build_object('error_stack',"
-        " (SELECT coalesce(string_agg(line, '' ORDER BY number), '') FROM"
-        " jsonb_array_elements_text(CASE WHEN jsonb_typeof(given.feedback -> 'error_stack') = 'array'"
-        " THEN given.feedback -> 'error_stack' END) WITH ORDINALITY AS stack (line, number)))"
-        " ELSE '{}'::jsonb END || $7::jsonb,"
-        " started_at = coalesce(started_at, now()), finished_at = now(),"
-        " docker_finished_at = docker_started_at + $8::double precision * interval '1 millisecond',"
-        " container_id = CASE WHEN container_id = $2 THEN $9 ELSE container_id END"
-        " FROM given" WHERE_OURS UPDATE_FENCE;
+    static const char whole[] = FINISH("$5::text", "$6");
+    static const char joined[] = FINISH("(SELECT coalesce(" JOINED("output") ", '')" FROM_PARTS("$5") ")",
+                                        "(SELECT " JOINED("feedback") FROM_PARTS("$6") ")");
     struct qfc_statements statements = {0};
+    char outputs[16], feedbacks[16];
     const char *container = container_or_marker(queue, ending->container);
-    const struct qfc_value values[] = {
+    struct qfc_value values[] = {
         {job->id, QFC_VALUE_COPY},
         {queue->marker, QFC_VALUE_COPY},
         {container, QFC_VALUE_COPY},
@@ -127,9 +165,20 @@ int qfc_queue_finish(struct qfc_queue *queue, const struct qfc_job *job, const s
         {ending->container ? ending->container : "", QFC_VALUE_COPY},
         {ending->tell_earlier ? "true" : "false", QFC_VALUE_COPY},
     };
-    int r = qfc_statements_add(&statements, sql, sizeof values / sizeof *values, values, error);
-    size_t bytes = strlen(ending->output) + (ending->feedback ? strlen(ending->feedback) : 0);
-    return send_transition(queue, lane_for(job, bytes), r, &statements, writes, done, userdata, error);
+    size_t output_bytes = strlen(ending->output), feedback_bytes = ending->feedback ? strlen(ending->feedback) : 0;
+    bool large = output_bytes + feedback_bytes >= BULK_BYTES;
+    int r = 0;
+    if (large) {
+        r = add_parts(&statements, "output", ending->output, output_bytes, outputs, error);
+        if (r == 0)
+            r = add_parts(&statements, "feedback", ending->feedback, feedback_bytes, feedbacks, error);
+        values[4] = (struct qfc_value){.text = outputs};
+        values[5] = (struct qfc_value){.text = feedbacks};
+    }
+    if (r == 0)
+        r = qfc_statements_add(&statements, large ? joined : whole, sizeof values / sizeof *values, values, error);
+    return send_transition(queue, lane_for(job, output_bytes + feedback_bytes), r, &statements, writes, done, userdata,
+                           error);
 }
 
 /* Of a job that was cancelled meanwhile the fence says that its row is changing, until the watch tells. */

@@ -17,8 +17,10 @@
 /* How often the tokens of jobs that have ended are deleted, and the workers counted. */
 #define UPKEEP_MS 30000
 
-/* The first look after a job; each further one comes after twice the time, up to QFC_WORKER_POLL_MS. */
+/* The first look after a job; each further one comes after twice the time, up to QFC_WORKER_POLL_MS, or, where the
+ * triggers of setup-db tell of new jobs, up to so many times that. */
 #define POLL_MIN_MS 50
+#define TOLD_TIMES  5
 
 /* Between two workers' turns. */
 #define TURN_MS 3
@@ -52,7 +54,8 @@ static void look_again_later(struct qfc_worker *worker)
 {
     if (worker->closing)
         return;
-    uint64_t most = (uint64_t)worker->settings->poll_ms, delay = worker->poll_delay_ms;
+    uint64_t most = (uint64_t)worker->settings->poll_ms * (worker->told ? TOLD_TIMES : 1);
+    uint64_t delay = worker->poll_delay_ms;
     if (worker->turn_ms > 0) {
         uv_timer_start(&worker->poll, on_poll, worker->turn_ms, 0);
         worker->turn_ms = 0;
@@ -204,6 +207,13 @@ static void keep_up(struct qfc_worker *worker, const struct qfc_look *look)
 {
     worker->rank = look->rank;
     worker->workers = look->workers;
+    if (!worker->kept_up || look->told != worker->told)
+        qfc_log(QFC_LOG_INFO, NULL, "new jobs are looked for every %.1f s%s",
+                (double)worker->settings->poll_ms * (look->told ? TOLD_TIMES : 1) / 1000,
+                look->told ? "; triggers tell of them at once"
+                           : " (setup-db installs triggers that tell of them at once)");
+    worker->told = look->told;
+    worker->kept_up = true;
     if (look->upkept > 0)
         qfc_log(QFC_LOG_INFO, NULL, "deleted %u tokens of jobs that have ended", look->upkept);
 }

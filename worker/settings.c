@@ -213,7 +213,8 @@ static const struct setting table[] = {
      1,
      256},
     {{"QFC_WORKER_POLL_MS", "1000",
-      "Milliseconds between looks for new jobs while there are none for long; after a job it looks sooner."},
+      "Milliseconds between looks for new jobs while there are none for long, five times that with the triggers of "
+      "setup-db; after a job it looks sooner."},
      NUMBER,
      AT(poll_ms),
      10,

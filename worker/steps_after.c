@@ -55,8 +55,8 @@ static bool was_killed_in_time(const struct job *job)
  * processes of a host looks like that, one after the other. */
 static bool fell_with_engine(const struct job *job)
 {
-    return job->wait_broken && job->collected && !job->has_feedback && !job->killed &&
-           job->state.exit_code != 0 && !job->state.oom_killed;
+    return job->wait_broken && job->collected && !job->has_feedback && !job->killed && job->state.exit_code != 0 &&
+           !job->state.oom_killed;
 }
 
 /* Somebody has killed it; who, is not known yet. */
@@ -275,7 +275,7 @@ static void on_feedback(void *userdata, const struct qfc_error *error, const str
         job_ended(job, NULL);
         return;
     }
-    if (!error && qfc_feedback_read(qfc_buffer_text(reply->data), reply->data->size, &job->feedback, &failure) < 0) {
+    if (!error && qfc_feedback_read(reply->data, &job->feedback, &failure) < 0) {
         job->feedback_failure = failure;
         qfc_context(&job->feedback_failure, "read the job's feedback: feedback.json");
         job_ended(job, failure.kind == QFC_ERROR_INVALID ? NULL : &failure);
@@ -291,8 +291,8 @@ static bool take_shared_feedback(struct job *job, size_t max_bytes)
 {
     struct qfc_buffer found = qfc_buffer(max_bytes);
     struct qfc_error failure = QFC_NO_ERROR;
-    bool good = shared_directory_read(job, FEEDBACK_NAME, &found) &&
-                qfc_feedback_read(qfc_buffer_text(&found), found.size, &job->feedback, &failure) == 0;
+    bool good =
+        shared_directory_read(job, FEEDBACK_NAME, &found) && qfc_feedback_read(&found, &job->feedback, &failure) == 0;
     qfc_buffer_free(&found);
     if (!good)
         return false;
@@ -366,9 +366,9 @@ static int take_log(struct job *job, struct qfc_error *error)
         r = qfc_excerpt_text(&job->log, &output);
     if (r < 0) {
         qfc_buffer_free(&output);
+        job->log_lost = true; /* part of it has given its memory back */
         return qfc_fail_memory(error);
     }
-    qfc_excerpt_free(&job->log);
     job->output = output;
     job->log_bytes = output.size;
     return 0;

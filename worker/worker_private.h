@@ -261,6 +261,8 @@ struct qfc_worker {
     uint64_t poll_delay_ms; /* until the next look; 0: not yet known */
     uint64_t upkeep_ms;     /* when it is due, on the loop's clock, like the next */
     unsigned rank, workers; /* our place among the workers that hear of new jobs, and their number */
+    bool kept_up;           /* that is known, and */
+    bool told;              /* whether triggers tell of new jobs */
 
     uv_timer_t recover;         /* the next look for jobs that have lost their owner: recovery.c */
     bool recovering;            /* it is under way */

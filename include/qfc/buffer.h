@@ -31,6 +31,14 @@ const char *qfc_buffer_text(const struct qfc_buffer *buffer);
 /* Keeps the first `size` bytes; a buffer that has no more stays as it is. */
 void qfc_buffer_cut(struct qfc_buffer *buffer, size_t size);
 
+/*
+ * The first `size` bytes are not needed any more: their memory goes back to the system, as far as it is whole pages of a
+ * large buffer. `size` stays as it is; what those bytes are then is not known. For reading a large buffer while another
+ * grows from it, so that both together take no more than one.
+ */
+void qfc_buffer_forget(struct qfc_buffer *buffer, size_t size);
+#define QFC_FORGET_BYTES ((size_t)1024 * 1024) /* worth while after so many more */
+
 /* Hands the content to the caller, who frees it with free(); null for an empty buffer, which this leaves empty. */
 char *qfc_buffer_take(struct qfc_buffer *buffer);
 

@@ -83,9 +83,10 @@ const char *qfc_queue_marker(const struct qfc_queue *queue);
 struct qfc_look {
     bool work;
     bool unowned;           /* where it was asked: some job has lost its owner, or some worker is silent */
-    bool kept_up;           /* there was `upkeep`: the next three are set */
+    bool kept_up;           /* there was `upkeep`: the next four are set */
     unsigned upkept;        /* rows that it returned */
     unsigned rank, workers; /* our place among the workers (0 is the first), and their number */
+    bool told;              /* the triggers of setup-db are in place: on_news hears of all there is to claim */
 };
 typedef void qfc_queue_looked(void *userdata, const struct qfc_error *error, const struct qfc_look *look);
 int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, bool unowned, qfc_queue_looked *done, void *userdata,
@@ -256,9 +257,11 @@ int qfc_queue_write(struct qfc_queue *queue, struct qfc_statements *writes, qfc_
 /*
  * A duty that one worker of this database has at a time, whatever it is called: it is ours if nobody has it. To be asked
  * every 10 seconds or more often: that also tells when it was lost with its session, and is the sign of life without which
- * others take it after 20 s. Result: one row of `ours`. It goes with the process.
+ * others take it after 20 s. It goes with the process. The answer comes with the next look for jobs; asked again before,
+ * the question is sent at once, and answered once. Returns 0 or -1 (MEMORY, BUG: more than 4 duties at a time).
  */
-int qfc_queue_duty(struct qfc_queue *queue, const char *name, qfc_pg_done *done, void *userdata,
+typedef void qfc_queue_duty_done(void *userdata, const struct qfc_error *error, bool ours);
+int qfc_queue_duty(struct qfc_queue *queue, const char *name, qfc_queue_duty_done *done, void *userdata,
                    struct qfc_error *error);
 
 /*

@@ -18,11 +18,13 @@ enum qfc_value_kind {
     QFC_VALUE_COPY = 0, /* copied into the list */
     QFC_VALUE_SECRET,   /* copied, never printed, wiped when freed */
     QFC_VALUE_BORROWED, /* the caller's: must outlive the list (large texts) */
+    QFC_VALUE_PART, /* likewise, `size` bytes of a larger text, whole characters; parts are sent one after another */
 };
 
 struct qfc_value {
     const char *text; /* null: SQL NULL */
     enum qfc_value_kind kind;
+    size_t size; /* of a part */
 };
 
 struct qfc_statement {

@@ -52,8 +52,9 @@ int qfc_excerpt_add(struct qfc_excerpt *excerpt, const char *data, size_t size);
 
 /*
  * Appends the cleaned text (qfc_text_clean): head, then, where something was dropped, a line
- * "\n[... N bytes of output left out ...]\n" ("at least N" where it is so), then the tail. The excerpt says the same afterwards. Returns 0, -EMSGSIZE
- * (never for a maximum of at least three times the excerpt's plus 100: cleaning can triple a byte) or -ENOMEM.
+ * "\n[... N bytes of output left out ...]\n" ("at least N" where it is so), then the tail. The excerpt is empty afterwards,
+ * and gives its memory back as the text grows. Returns 0, -EMSGSIZE (never for a maximum of at least three times the
+ * excerpt's plus 100: cleaning can triple a byte) or -ENOMEM, with `out` as it was.
  */
 int qfc_excerpt_text(struct qfc_excerpt *excerpt, struct qfc_buffer *out);
 

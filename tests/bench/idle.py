@@ -3,7 +3,7 @@
 Idle is a worker that is connected, has looked for the first time and finds no job pending. For a minute the server logs
 what each session sends: so statements are counted, and their times known, without asking anything of the worker. From
 /proc come its processor time and how often it went to sleep, which is how often it was woken. The workers have the
-triggers of setup-db and the default of QFC_WORKER_POLL_MS.
+triggers of setup-db and the default of QFC_WORKER_POLL_MS. One of them judges alerts, and asks for the queue's state.
 
 A job is inserted while fifty listen: counted are the claims that all send until a second later, and the looks of those
 that did not get it, those included that they would have sent in that second anyway. What a look and a claim take is the
@@ -28,7 +28,7 @@ from bed import BedError
 RELEASE = "v26.25"
 FLEET = 50
 WINDOW_S = 60
-SETTLE_S = 5
+SETTLE_S = 30  # the first minute has more to say: alerts are handed on, images are looked for
 WAL_JOBS = 30
 LIMIT_STATEMENTS = 1.0
 LIMIT_COST = 1.0
@@ -107,19 +107,21 @@ class Fleet:
         time.sleep(SETTLE_S)
 
     def backends(self):
-        return [row["pid"] for row in self.database.execute(LOOKS)]
+        """{pid of a session: the worker whose it is}."""
+        return {row["pid"]: row["application_name"][:27] for row in self.database.execute(LOOKS)}
 
     def idle(self):
         """A minute of it: [what each worker sent], and the usages [before, after] of workers and of backends."""
-        pids = [process.pid for process in self.processes], self.backends()
+        workers = self.backends()
+        pids = [process.pid for process in self.processes], list(workers)
         self.log.mark()
         before = [[Usage(pid) for pid in group] for group in pids]
         time.sleep(WINDOW_S)
         after = [[Usage(pid) for pid in group] for group in pids]
         sessions = collections.defaultdict(list)
         for sent in self.log.sent():
-            if sent.session in pids[1]:
-                sessions[sent.session].append(sent)
+            if sent.session in workers:
+                sessions[workers[sent.session]].append(sent)
         return list(sessions.values()), *zip(before, after)
 
     def insert(self):

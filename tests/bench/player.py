@@ -16,6 +16,7 @@ from bed import BedError, cleanup
 
 VERSION = b'{"Version":"20.10.24","ApiVersion":"1.41","MinAPIVersion":"1.12"}'
 FEEDBACK = b'{"feedback_version":"2.0","workflow_id":"package_project","steps":[],"outputs":{}}'
+ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 PATIENCE_S = 60
 TICK_S = 0.05
 
@@ -122,8 +123,9 @@ class Player:
                 self.on_created()
         elif b"/wait" in path:
             self._waiting[container] = connection
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-            connection.sendall(head)
+            connection.sendall(ENDLESS)
+        elif path.startswith(b"/events"):
+            connection.sendall(ENDLESS)  # and nothing ever happens
         elif path.endswith(b"/start"):
             connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
             waiter = self._waiting.pop(container)
@@ -138,6 +140,14 @@ class Player:
         """Answers that change nothing."""
         if path == b"/version":
             return _answer(b"200 OK", VERSION)
+        if path == b"/info":
+            return _answer(b"200 OK", b'{"ID":"played"}')
+        if re.match(rb"/(images|networks|volumes)/", path):
+            return _answer(b"200 OK", b'{"Id":"sha256:%s","Name":"bench","Size":1}' % (b"a" * 64))
+        if path.startswith(b"/containers/json"):
+            return _answer(b"200 OK", b"[]")
+        if path.startswith(b"/volumes?"):
+            return _answer(b"200 OK", b'{"Volumes":null,"Warnings":null}')
         if method == b"PUT":
             return _answer(b"200 OK")
         if path.endswith(b"/json"):

@@ -335,3 +335,22 @@ def test_a_pooler_whose_sessions_never_come_back(database, worker):
         assert database.dump("core_job") == before
     finally:
         pooler.close()
+
+
+def test_with_triggers_it_looks_less_often(database, worker):
+    """What it says is what the triggers are: one that is switched off tells of nothing."""
+    told = re.compile(r"new jobs are looked for every 5\.0 s; triggers tell of them at once")
+    untold = re.compile(r"new jobs are looked for every 1\.0 s \(setup-db installs triggers")
+
+    def said():
+        process = worker.start("run")
+        found = worker.wait_for(
+            lambda: [text for text in process.output().messages("info") if "looked for every" in text], "what it says")
+        assert process.stop().returncode == 0
+        return found
+
+    assert untold.match(said()[0])
+    assert worker.run("setup-db").returncode == 0
+    assert told.match(said()[0])
+    database.execute("ALTER TABLE core_job DISABLE TRIGGER qfc_worker_job_back")
+    assert untold.match(said()[0])

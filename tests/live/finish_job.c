@@ -196,11 +196,11 @@ static void read_feedback(struct finish *finish, const char *path)
     struct qfc_error error = QFC_NO_ERROR;
     FILE *file = fopen(path, "r");
     if (!file || getdelim(&text, &size, 0, file) < 0 ||
-        qfc_feedback_read(text, strlen(text), &finish->feedback, &error) < 0)
+        qfc_feedback_read(&(struct qfc_buffer){.data = text, .size = strlen(text), .room = size, .maximum = size},
+                          &finish->feedback, &error) < 0)
         die(path, &error);
     finish->has_feedback = true;
     fclose(file);
-    free(text);
 }
 
 static const char *value_of(char **arguments, const char *name)

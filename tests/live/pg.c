@@ -433,6 +433,115 @@ static void cancelled(void **state)
     PQfinish(conn);
 }
 
+/* "aé€😀" again and again, in parts of whole characters, each kept as a setting of the transaction. */
+#define CHARACTERS   "a\303\251\342\202\254\360\237\230\200"
+#define PARTS        5
+#define PART_TIMES   (size_t)400000
+#define SET_PART     "SELECT length(set_config($1, $2, true))"
+#define JOINED_PARTS "string_agg(current_setting('qfc_test.part_' || n), '' ORDER BY n) FROM generate_series(1, 5) AS n"
+
+static char *make_part(size_t *ret_size)
+{
+    size_t one = strlen(CHARACTERS);
+    char *part = malloc(PART_TIMES * one); /* without a NUL, so that whoever looks for one is found out */
+
+    assert_non_null(part);
+    for (size_t i = 0; i < PART_TIMES; i++)
+        memcpy(part + i * one, CHARACTERS, one);
+    *ret_size = PART_TIMES * one;
+    return part;
+}
+
+static void add_parts(struct qfc_statements *list, const char *part, size_t size)
+{
+    struct qfc_error error;
+
+    for (int i = 1; i <= PARTS; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "qfc_test.part_%d", i);
+        const struct qfc_value values[] = {{.text = name}, {.text = part, .kind = QFC_VALUE_PART, .size = size}};
+        assert_int_equal(qfc_statements_add(list, SET_PART, 2, values, &error), 0);
+    }
+}
+
+static void a_text_in_parts(void **state)
+{
+    struct client *client = *state;
+    struct end before, parts, behind;
+    struct qfc_statements list = {0};
+    struct qfc_error error;
+    size_t size;
+    char *part = make_part(&size);
+
+    add_parts(&list, part, size);
+    assert_int_equal(QFC_ADD(&list, &error,
+                             "SELECT ("
+                             "(SELECT " JOINED_PARTS ") = repeat($1, 2000000))::int",
+                             CHARACTERS),
+                     0);
+    send_sql(client, &before, "SELECT 1", NULL);
+    send_list(client, &parts, &list);
+    send_sql(client, &behind, "SELECT count(*) FROM pg_settings WHERE name LIKE 'qfc_test.part%' AND setting <> ''",
+             NULL);
+    expect_success(&parts);
+    assert_int_equal(parts.count, PARTS + 1);
+    assert_string_equal(PQgetvalue(parts.results[PARTS], 0, 0), "1");
+    assert_string_equal(PQgetvalue(parts.results[0], 0, 0), "1600000");
+    expect_success(&before);
+    assert_int_equal(number_of(&behind), 0); /* they are gone with their transaction */
+    for (int i = 0; i <= PARTS; i++)
+        PQclear(parts.results[i]);
+    PQclear(before.results[0]);
+    free(part);
+}
+
+static void parts_of_a_batch_that_fails(void **state)
+{
+    struct client *client = *state;
+    struct end parts, behind;
+    struct qfc_statements list = {0};
+    struct qfc_error error;
+    size_t size;
+    char *part = make_part(&size);
+
+    assert_int_equal(qfc_statements_add(&list, "INSERT INTO qfc_test VALUES (1)", 0, NULL, &error), 0);
+    assert_int_equal(qfc_statements_add(&list, "SELECT 1 / 0", 0, NULL, &error), 0);
+    add_parts(&list, part, size);
+    send_list(client, &parts, &list);
+    send_sql(client, &behind, "SELECT count(*) FROM qfc_test", NULL);
+    assert_int_equal(number_of(&behind), 0);
+    assert_false(parts.succeeded);
+    assert_string_equal(parts.error.sqlstate, "22012");
+    free(part);
+}
+
+static void parts_of_a_batch_that_is_cancelled(void **state)
+{
+    struct client *client = *state;
+    PGconn *conn = other_connection();
+    struct end parts, behind;
+    struct qfc_statements list = {0};
+    struct qfc_error error;
+    size_t size;
+    char *part = make_part(&size);
+
+    other_run(conn, "BEGIN; LOCK TABLE qfc_child");
+    assert_int_equal(qfc_statements_add(&list, "INSERT INTO qfc_test VALUES (1)", 0, NULL, &error), 0);
+    assert_int_equal(qfc_statements_add(&list, "SELECT count(*) FROM qfc_child", 0, NULL, &error), 0);
+    add_parts(&list, part, size);
+    send_list(client, &parts, &list);
+    wait_until(client, conn, OURS_WAITS);
+    qfc_pg_cancel(parts.batch);
+    memset(part, 0xFF, size); /* the text is ours again */
+    free(part);
+    other_run(conn, "COMMIT");
+    send_sql(client, &behind, "SELECT count(*) FROM qfc_test", NULL);
+    assert_int_equal(number_of(&behind), 0);
+    assert_int_equal(parts.done, 0);
+    assert_int_equal(client->downs, 1);
+    PQfinish(conn);
+}
+
 static void a_thousand_batches(void **state)
 {
     struct client *client = *state;
@@ -517,6 +626,9 @@ int main(void)
         cmocka_unit_test(setup_refuses),
         cmocka_unit_test(a_database_that_is_not_there),
         LIVE(cancelled),
+        LIVE(a_text_in_parts),
+        LIVE(parts_of_a_batch_that_fails),
+        LIVE(parts_of_a_batch_that_is_cancelled),
         LIVE(a_thousand_batches),
         LIVE(no_busy_loop),
     };

@@ -272,7 +272,7 @@ static int read_tar(struct qfc_error *error)
     grant_all();
     assert_int_equal(qfc_tar_write(&tar_file, 1, &tar, NULL), 0);
     struct qfc_buffer out = buffer_with_old_text();
-    int r = end_with_buffer(&out, qfc_tar_read_one(tar.data, tar.size, &out, error));
+    int r = end_with_buffer(&out, qfc_tar_read_one(&tar, &out, error));
     qfc_buffer_free(&tar);
     return r;
 }
@@ -285,7 +285,7 @@ static int read_feedback(struct qfc_error *error)
     assert_int_equal(
         qfc_buffer_printf(&json, "{\"error\": \"\\u0000 %s\", \"n\": NaN, \"error_type\": \"T\"}", long_text), 0);
     ration();
-    int r = qfc_feedback_read(json.data, json.size, &feedback, error);
+    int r = qfc_feedback_read(&json, &feedback, error);
     grant_all();
     qfc_buffer_free(&json);
     if (r < 0)

@@ -261,6 +261,21 @@ static int on_log(void *userdata, const char *data, size_t size)
     return 0;
 }
 
+static int on_followed(void *userdata, bool from_stderr, const char *data, size_t size)
+{
+    return 0;
+}
+
+static int on_piece(void *userdata, const char *data, size_t size)
+{
+    return 0;
+}
+
+static ssize_t read_more(void *userdata, char *out, size_t room)
+{
+    return 0;
+}
+
 #define ENGINE outcome->bed->engine
 #define END    on_done, outcome, &outcome->call, &outcome->error
 #define CALL(name, expression)                                                                                         \
@@ -286,7 +301,12 @@ CALL(kill, qfc_engine_kill(ENGINE, "killed", END))
 CALL(remove, qfc_engine_remove(ENGINE, "removed", END))
 CALL(remove_idle, qfc_engine_remove_idle(ENGINE, "idle", END))
 CALL(list, qfc_engine_list(ENGINE, "a=b", END))
-CALL(rename, qfc_engine_rename(ENGINE, "old", "new", END))
+CALL(unused, qfc_engine_unused_volumes(ENGINE, "a=b", END))
+CALL(remove_volume, qfc_engine_remove_volume(ENGINE, "left", END))
+CALL(stats, qfc_engine_stats(ENGINE, "used", END))
+CALL(follow, qfc_engine_follow(ENGINE, "followed", on_followed, END))
+CALL(export, qfc_engine_export(ENGINE, "img:4", on_piece, END))
+CALL(load, qfc_engine_load(ENGINE, "img:5", read_more, END))
 CALL(tag, qfc_engine_tag(ENGINE, "img", "img:2", END))
 CALL(untag, qfc_engine_untag(ENGINE, "img:3", END))
 
@@ -319,7 +339,12 @@ static const struct call {
     {"DELETE /v1.41/containers/idle?v=1", "remove container idle", call_remove_idle, CHANGES | ANY},
     {"GET /v1.41/containers/json", "list containers with label a=b", call_list, 0,
      "JSON that is nested deeply"} /* which its caller reads */,
-    {"POST /v1.41/containers/old/rename", "rename container old to new", call_rename, CHANGES | ANY},
+    {"GET /v1.41/volumes?filters=", "list unused volumes with label a=b", call_unused, 0},
+    {"DELETE /v1.41/volumes/left", "remove volume left", call_remove_volume, CHANGES | ANY},
+    {"GET /v1.41/containers/used/stats", "ask what container used uses", call_stats, 0},
+    {"GET /v1.41/containers/followed/logs", "follow the log of container followed", call_follow, ENDLESS | ANY},
+    {"GET /v1.41/images/img%3A4/get", "export image img:4", call_export, ENDLESS | ANY},
+    {"POST /v1.41/images/load", "load image img:5", call_load, CHANGES | ENDLESS | ANY},
     {"POST /v1.41/images/img/tag", "name image img img:2", call_tag, CHANGES | ANY},
     {"DELETE /v1.41/images/img%3A3", "take away the image's name img:3", call_untag, CHANGES | ANY},
 };

@@ -16,7 +16,9 @@
 static struct qfc_feedback feedback_of(const char *json)
 {
     struct qfc_feedback feedback;
-    assert_int_equal(qfc_feedback_read(json, strlen(json), &feedback, NULL), 0);
+    struct qfc_buffer text = qfc_buffer(strlen(json));
+    assert_int_equal(qfc_buffer_append_text(&text, json), 0);
+    assert_int_equal(qfc_feedback_read(&text, &feedback, NULL), 0);
     return feedback;
 }
 

@@ -83,7 +83,7 @@ static void what_was_written_is_read(void **state)
 {
     struct qfc_buffer tar = qfc_buffer(100000), out = qfc_buffer(100);
     assert_int_equal(qfc_tar_write(&(struct qfc_tar_file){"\xC3\xA4/b", "content", 7, 0644}, 1, &tar, NULL), 0);
-    assert_int_equal(qfc_tar_read_one(tar.data, tar.size, &out, NULL), 0);
+    assert_int_equal(qfc_tar_read_one(&tar, &out, NULL), 0);
     assert_string_equal(qfc_buffer_text(&out), "content");
     qfc_buffer_free(&tar);
     qfc_buffer_free(&out);

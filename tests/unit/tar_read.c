@@ -94,7 +94,8 @@ static int read_tar(struct qfc_buffer *tar, struct qfc_buffer *out, struct qfc_e
     assert_non_null(copy);
     if (tar->size > 0)
         memcpy(copy, tar->data, tar->size);
-    int r = qfc_tar_read_one(copy, tar->size, out, error);
+    struct qfc_buffer exact = {.data = copy, .size = tar->size, .room = tar->size, .maximum = tar->size};
+    int r = qfc_tar_read_one(&exact, out, error);
     free(copy);
     qfc_buffer_free(tar);
     return r;
