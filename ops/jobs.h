@@ -17,6 +17,15 @@ struct jobs {
 int jobs_open(struct jobs *jobs, const char *command);
 void jobs_close(struct jobs *jobs);
 
+/* What a command about one job was asked: which one, and its only option. Returns an exit code, and has said what is
+ * wrong. */
+struct job_request {
+    const char *given;
+    bool option;
+};
+struct command;
+int jobs_parse_one(const struct command *command, int argc, char **argv, struct job_request *ret_request);
+
 /* Opens, asks, closes. Returns the command's exit code; what was wrong it has said. */
 typedef int jobs_question(const struct jobs *jobs, void *request, struct qfc_error *error);
 int jobs_answer(const char *command, jobs_question *question, void *request);

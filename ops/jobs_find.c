@@ -1,6 +1,7 @@
 /*
  * Which job is meant, for the `jobs` commands.
  */
+#include "command.h"
 #include "jobs.h"
 
 #include "qfc/jobs.h"
@@ -41,6 +42,24 @@ void jobs_close(struct jobs *jobs)
     PQfinish(jobs->connection);
     jobs->connection = NULL;
     qfc_settings_free(&jobs->settings);
+}
+
+int jobs_parse_one(const struct command *command, int argc, char **argv, struct job_request *ret_request)
+{
+    struct arguments arguments = {.command = command, .argc = argc, .argv = argv};
+    const char *name, *value;
+    enum argument next;
+    while ((next = next_argument(&arguments, &name, &value)) != ARGUMENT_END) {
+        if (next == ARGUMENT_WRONG)
+            return QFC_EXIT_USAGE;
+        if (next == ARGUMENT_OPTION)
+            ret_request->option = true;
+        else if (ret_request->given)
+            return wrong("one job at a time", value);
+        else
+            ret_request->given = value;
+    }
+    return ret_request->given ? QFC_EXIT_OK : wrong("which job? Give its id, or the id's first 8 digits", NULL);
 }
 
 int jobs_answer(const char *command, jobs_question *question, void *request)

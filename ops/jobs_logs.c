@@ -19,11 +19,6 @@
 #define POLL_MS            1000
 #define PIECE_MAX_BYTES    (16 * 1024 * 1024)
 
-struct request {
-    const char *given;
-    bool follow;
-};
-
 /* Where the output comes from, and how much of it was printed. */
 struct source {
     const struct jobs *jobs;
@@ -32,24 +27,6 @@ struct source {
     size_t printed; /* bytes of the row's output */
     bool any;       /* there was some */
 };
-
-static int parse(const struct command *command, int argc, char **argv, struct request *request)
-{
-    struct arguments arguments = {.command = command, .argc = argc, .argv = argv};
-    const char *name, *value;
-    enum argument next;
-    while ((next = next_argument(&arguments, &name, &value)) != ARGUMENT_END) {
-        if (next == ARGUMENT_WRONG)
-            return QFC_EXIT_USAGE;
-        if (next == ARGUMENT_OPTION)
-            request->follow = true;
-        else if (request->given)
-            return wrong("one job at a time", value);
-        else
-            request->given = value;
-    }
-    return request->given ? QFC_EXIT_OK : wrong("which job? Give its id, or the id's first 8 digits", NULL);
-}
 
 static bool is_active(const struct source *source)
 {
@@ -159,7 +136,7 @@ static int follow_row(struct source *source, bool wanted, struct qfc_error *erro
 
 static int logs(const struct jobs *jobs, void *asked, struct qfc_error *error)
 {
-    const struct request *request = asked;
+    const struct job_request *request = asked;
     struct source source = {.jobs = jobs};
     if (jobs_find(jobs, request->given, source.id, error) < 0)
         return qfc_context(error, "%s", request->given);
@@ -169,11 +146,11 @@ static int logs(const struct jobs *jobs, void *asked, struct qfc_error *error)
         return qfc_fail(error, QFC_ERROR_REFUSED, 0, "the job waits: it has not run yet");
     int printed = 0;
     if (is_active(&source) && *source.container)
-        printed = print_engine_log(&source, request->follow, error);
+        printed = print_engine_log(&source, request->option, error);
     if (printed < 0)
         return -1;
     int r = printed ? 0 : read_row(&source, true, error);
-    if (r == 0 && request->follow && !printed)
+    if (r == 0 && request->option && !printed)
         r = follow_row(&source, true, error);
     if (r == 0 && !printed && !source.any)
         fprintf(stderr, "qfc-worker: no output %s\n", is_active(&source) ? "so far" : "was kept");
@@ -182,8 +159,8 @@ static int logs(const struct jobs *jobs, void *asked, struct qfc_error *error)
 
 static int run(const struct command *command, int argc, char **argv)
 {
-    struct request request = {0};
-    int code = parse(command, argc, argv, &request);
+    struct job_request request = {0};
+    int code = jobs_parse_one(command, argc, argv, &request);
     return code == QFC_EXIT_OK ? jobs_answer(command->name, logs, &request) : code;
 }
 

@@ -14,29 +14,6 @@
 
 #define TEXT_MAX_BYTES (64 * 1024)
 
-struct request {
-    const char *given;
-    bool json;
-};
-
-static int parse(const struct command *command, int argc, char **argv, struct request *request)
-{
-    struct arguments arguments = {.command = command, .argc = argc, .argv = argv};
-    const char *name, *value;
-    enum argument next;
-    while ((next = next_argument(&arguments, &name, &value)) != ARGUMENT_END) {
-        if (next == ARGUMENT_WRONG)
-            return QFC_EXIT_USAGE;
-        if (next == ARGUMENT_OPTION)
-            request->json = true;
-        else if (request->given)
-            return wrong("one job at a time", value);
-        else
-            request->given = value;
-    }
-    return request->given ? QFC_EXIT_OK : wrong("which job? Give its id, or the id's first 8 digits", NULL);
-}
-
 /* A member as text: strings as they are, other values as JSON. The caller frees it; null where there is none. */
 static char *text_of(const json_t *value)
 {
@@ -227,7 +204,7 @@ static void print_job(const json_t *job)
 
 static int show(const struct jobs *jobs, void *asked, struct qfc_error *error)
 {
-    const struct request *request = asked;
+    const struct job_request *request = asked;
     char id[QFC_UUID_SIZE];
     struct qfc_statements question = {0};
     PGresult *row;
@@ -241,7 +218,7 @@ static int show(const struct jobs *jobs, void *asked, struct qfc_error *error)
     PQclear(row);
     if (r == 0)
         jobs_add_times(jobs, id, job);
-    if (r == 0 && request->json) {
+    if (r == 0 && request->option) {
         json_dumpf(job, stdout, JSON_INDENT(2));
         printf("\n");
     } else if (r == 0) {
@@ -253,8 +230,8 @@ static int show(const struct jobs *jobs, void *asked, struct qfc_error *error)
 
 static int run(const struct command *command, int argc, char **argv)
 {
-    struct request request = {0};
-    int code = parse(command, argc, argv, &request);
+    struct job_request request = {0};
+    int code = jobs_parse_one(command, argc, argv, &request);
     return code == QFC_EXIT_OK ? jobs_answer(command->name, show, &request) : code;
 }
 
