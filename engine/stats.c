@@ -31,12 +31,11 @@ static int read_stats(struct qfc_engine_call *call, struct qfc_http_response *re
     struct qfc_container_usage *usage = &call->reply.usage;
     const char *name;
 
-    json_t *processors = json_object_get(answer, "cpu_stats");
-    if (!json_is_object(processors)) {
+    if (!json_is_object(answer)) {
         json_decref(answer);
-        return qfc_engine_nonsense(call, error, "no cpu_stats");
+        return qfc_engine_nonsense(call, error, "no object");
     }
-    usage->cpu_ns = number(json_object_get(processors, "cpu_usage"), "total_usage");
+    usage->cpu_ns = number(json_object_get(json_object_get(answer, "cpu_stats"), "cpu_usage"), "total_usage");
     usage->memory_bytes = memory_of(json_object_get(answer, "memory_stats"));
     json_object_foreach(networks, name, network)
     {

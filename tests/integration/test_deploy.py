@@ -3,7 +3,8 @@
 The QFieldCloud stack here is tests/data/stack, in which a played old worker, database and web application stand in for
 the real ones; docker/compose.qfieldcloud.yml is laid over it as over the real one's files.
 
-What builds images takes minutes, most of them for Debian's packages, and is long.
+What builds images takes minutes, most of them for Debian's packages: but for the replacement of the old worker that is
+long.
 """
 
 import json
@@ -270,11 +271,14 @@ def old_and_new(stack):
     return len(images) - new, new
 
 
-@pytest.mark.long
+FLEETS = [pytest.param(40, (3, 1, 4), id="40 jobs"), pytest.param(100, (8, 2, 12), id="100 jobs", marks=pytest.mark.long)]
+
+
 @pytest.mark.usefixtures("image", "stack_image")
-def test_replacing_the_old_worker_scaling_upgrading_and_going_back(stack, ground, cli, base):
-    """100 jobs while the fleet is replaced, scaled, upgraded: none is lost, none is run twice; then the old one again."""
-    jobs = 100
+@pytest.mark.parametrize("jobs, replicas", FLEETS)
+def test_replacing_the_old_worker_scaling_upgrading_and_going_back(stack, ground, cli, base, jobs, replicas):
+    """Jobs while the fleet is replaced, scaled, upgraded: none is lost, none is run twice; then the old one again."""
+    first, fewer, more = replicas
     events, label = Events(ground), f"{stack.name}_worker"
     stack.compose("up", "-d", "db", "app")
     wait_for(lambda: stack.health("db") == "healthy", "the database")
@@ -285,19 +289,18 @@ def test_replacing_the_old_worker_scaling_upgrading_and_going_back(stack, ground
     wait_for(lambda: stack.unfinished() < jobs // 5, "the old workers' first job")
 
     stack.files = [STACK, OVERLAY]
-    stack.env["QFIELDCLOUD_WORKER_REPLICAS"] = "8"
+    stack.env["QFIELDCLOUD_WORKER_REPLICAS"] = str(first)
     stack.queue(jobs - jobs // 5)
     stack.compose("up", "-d", "--no-deps", "--no-build", "worker_wrapper")
-    assert old_and_new(stack) == (0, 8)
-    stack.compose("up", "-d", "--no-deps", "--no-build", "--scale", "worker_wrapper=2", "worker_wrapper")
-    assert old_and_new(stack) == (0, 2)
-    stack.compose("up", "-d", "--no-deps", "--no-build", "--scale", "worker_wrapper=12", "worker_wrapper")
-    assert old_and_new(stack) == (0, 12)
+    assert old_and_new(stack) == (0, first)
+    for count in (fewer, more):
+        stack.compose("up", "-d", "--no-deps", "--no-build", "--scale", f"worker_wrapper={count}", "worker_wrapper")
+        assert old_and_new(stack) == (0, count)
     before = {container["Id"] for container in stack.workers()}
     cli.build(stack.env["QFC_WORKER_IMAGE"], "Dockerfile", "--build-arg", f"BASE_IMAGE={base}", "--label", "upgrade=yes")
-    stack.env["QFIELDCLOUD_WORKER_REPLICAS"] = "4"
+    stack.env["QFIELDCLOUD_WORKER_REPLICAS"] = str(first)
     stack.compose("up", "-d", "--no-deps", "--no-build", "worker_wrapper")
-    assert not before & {container["Id"] for container in stack.workers()} and len(stack.workers()) == 4
+    assert not before & {container["Id"] for container in stack.workers()} and len(stack.workers()) == first
     wait_for(lambda: stack.unfinished() == 0, "the end of all jobs")
     assert stack.sql("SELECT count(*) FROM core_job") == str(jobs), stack.told()
     starts = starts_by_job(events, label)

@@ -125,7 +125,7 @@ def check(storm):
         "WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND a.datname = current_database()"
     )
     assert storm.wait_until(lambda: not storm.database.execute(locks)), storm.database.execute(locks)
-    left = storm.leftovers.found(patience_s=90)
+    left = storm.leftovers.found(patience_s=180)  # they must be seen unwanted for 45 s, and are looked for every 30
     assert left == [], "left over:\n" + "\n".join(left)
     bad = storm.stop()
     assert bad == [], bad[0]
