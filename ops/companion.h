@@ -35,5 +35,6 @@ void local_name(char *out, size_t size, long pid);
 /* pages.c: a page_maker for a `struct showing`. */
 bool make_page(void *userdata, const char *path, bool now, struct page *ret_page);
 
-/* metrics.c: everything in Prometheus's text format; `report` may be null. Returns 0, or -1 where it did not fit or there was no memory. */
+/* metrics.c: everything in Prometheus's text format; `report` may be null. Returns 0, or -1 where it did not fit or there
+ * was no memory. */
 int write_metrics(const struct showing *showing, const struct qfc_report *report, struct qfc_buffer *out);

@@ -32,7 +32,8 @@ struct json_scan {
 };
 
 /*
- * Appends the clean copy to `out`, which must be empty, unless it would be the same, and fills in `scan`. Returns 0, or -1: QFC_ERROR_INVALID
+ * Appends the clean copy to `out`, which must be empty, unless it would be the same, and fills in `scan`. Returns 0, or
+ * -1: QFC_ERROR_INVALID
  * (`line 1 column 7: expected ","`; or over `out`'s maximum), QFC_ERROR_MEMORY; then `out` may hold a part.
  */
 int json_scan(const char *data, size_t size, struct json_scan *scan, struct qfc_buffer *out, struct qfc_error *error);

@@ -21,8 +21,8 @@
     " AND classid::bigint = " DUTY_SPACE " AND objid::bigint = " key ") THEN true"                                     \
     " ELSE pg_try_advisory_lock(" DUTY_SPACE ", " key ") END)"
 
-/* A look comes every second at the most where there is one at all. */
-#define LOOKS_LATELY_MS 2500
+/* A look comes every five seconds at the latest, by default, where there is one at all. */
+#define LOOKS_LATELY_MS 6000
 
 /* FNV-1a (datatracker.ietf.org/doc/draft-eastlake-fnv), without the sign. */
 static unsigned hash(const char *name)

@@ -352,8 +352,8 @@ static int decide(struct job *job, struct qfc_error *error)
     return 0;
 }
 
-/* Makes text of what the container has printed, once; the log itself is not needed any more. Cleaning can make three bytes of one;
- * what the outcome adds is short. */
+/* Makes text of what the container has printed, once; the log itself is not needed any more. Cleaning can make three
+ * bytes of one; what the outcome adds is short. */
 static int take_log(struct job *job, struct qfc_error *error)
 {
     if (job->output.maximum > 0)

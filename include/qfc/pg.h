@@ -111,7 +111,8 @@ int qfc_pg_send(struct qfc_pg *pg, struct qfc_statements *statements, qfc_pg_don
 
 /*
  * The batch's `done` will not be called, and the handle ends here. Not sent yet: it is dropped. Sent: it runs to its
- * end all the same, but for one whose parts (QFC_VALUE_PART) are still being sent: the connection ends with it. Not for a batch whose `done` has been called, or is being called now.
+ * end all the same, but for one whose parts (QFC_VALUE_PART) are still being sent: the connection ends with it. Not for a
+ * batch whose `done` has been called, or is being called now.
  */
 void qfc_pg_cancel(struct qfc_pg_batch *batch);
 

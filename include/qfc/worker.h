@@ -46,7 +46,8 @@ struct qfc_companion {
 
 /*
  * Runs until the mode's end or a signal, on a loop of its own, and returns an exit code. SIGTERM and SIGINT: claims no
- * more and waits for the running jobs; the second one, or SIGQUIT: puts back what may be run again and leaves. Logs. `companion` may be null.
+ * more, waits for running jobs as the settings say (stop, stop_grace_s), and leaves the rest running for the next worker;
+ * the second one, or SIGQUIT: leaves at once. Logs. `companion` may be null.
  */
 enum qfc_exit qfc_worker_main(const struct qfc_settings *settings, enum qfc_worker_mode mode,
                               const struct qfc_companion *companion);

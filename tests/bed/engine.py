@@ -5,6 +5,7 @@ namespace of its own: in the host's, a second engine would take the first one's 
 """
 
 import ctypes
+import datetime
 import os
 import re
 import shutil
@@ -107,7 +108,7 @@ class OwnEngine(Engine):
         self.log = os.path.join(self.directory, "log")
         self._pid_file = os.path.join(self.directory, "pid")
         self._configure()
-        self._process = None
+        self._process, self._deaths = None, []
         self._close = cleanup.later(self._clear)
         self.start()
 
@@ -168,6 +169,12 @@ class OwnEngine(Engine):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             return "".join(file.readlines()[-lines:])
 
+    def has_lost(self, volume):
+        """Was it killed when it had just made the volume, and not yet written down whose it is? Then it knows no labels
+        of it, and nobody can tell."""
+        made = datetime.datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00")).timestamp()
+        return not volume["Labels"] and any(death - 5 < made <= death for death in self._deaths)
+
     def stop(self):
         """Stops the daemon as a service manager would; its containers end with it."""
         self._process.send_signal(signal.SIGTERM)
@@ -175,6 +182,7 @@ class OwnEngine(Engine):
 
     def kill(self):
         """Kills the daemon alone: its shims and the containers live on, as after a crash (containerd may, too)."""
+        self._deaths.append(time.time())
         self._process.kill()
         self._process.wait(60)
         if os.path.exists(self._pid_file):

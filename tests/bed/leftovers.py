@@ -52,7 +52,8 @@ class Mounted:
 
 
 class Leftovers:
-    """Made before a test; `found()` afterwards says what is left over. On its `own` engine all is the test's."""
+    """Made before a test; `found()` afterwards says what is left over. On its `own` engine all is the test's, but for
+    volumes of which that itself does not know whose they are."""
 
     def __init__(self, docker, image, network, label, directory, own=None):
         self.docker, self.image, self.network, self.label, self.directory = docker, image, network, label, directory
@@ -73,10 +74,11 @@ class Leftovers:
         return found
 
     def _volumes(self):
-        found = {volume["Name"] for volume in self.docker.volumes(dangling=["true"])}
-        if found and not self._own:
-            found &= self._mounted.volumes()
-        return {f"volume {name}" for name in found}
+        found = {volume["Name"]: volume for volume in self.docker.volumes(dangling=["true"])}
+        if self._own:
+            found = {name: volume for name, volume in found.items() if not self._own.has_lost(volume)}
+        ours = self._mounted.volumes() if found and not self._own else set(found)
+        return {f"volume {name} of {found[name]['CreatedAt']}, {found[name]['Labels']}" for name in ours & set(found)}
 
     def _files(self):
         found = set()

@@ -143,7 +143,8 @@ def test_confined(cli, ground, database, image, gid):
 @pytest.mark.long
 def test_process_1_ends_on_sigterm_and_leaves_no_zombies(cli, ground, database, image, gid):
     os.chmod(database.server.directory, 0o755)
-    env = ["-e", "POSTGRES_HOST=/pg", "-e", f"POSTGRES_PORT={database.server.port}", "-e", f"POSTGRES_DB={database.name}"]
+    env = ["-e", "POSTGRES_HOST=/pg", "-e", f"POSTGRES_PORT={database.server.port}", "-e", f"POSTGRES_DB={database.name}",
+           "-e", f"QFIELDCLOUD_QGIS3_IMAGE_NAME={ground.image}"]  # fmt: skip
     name = f"qfc-first-{secrets.token_hex(4)}"
     remove = cleanup.later(ground.docker.remove, name)
     cli("docker", "run", "-d", "--name", name, "--network", "none", "--group-add", gid, "-v",
@@ -175,6 +176,7 @@ class Stack:
     def __init__(self, cli, ground, name, files, env):
         self.cli, self.ground, self.name, self.files = cli, ground, name, files
         self.directory, self._remove = cleanup.directory(name)
+        self.project_directory = self.directory  # what paths in the files are relative to
         self.env = {"COMPOSE_PROJECT_NAME": name, **env}
         self._down = cleanup.later(self._end)
 
@@ -182,7 +184,7 @@ class Stack:
         with open(os.path.join(self.directory, ".env"), "w", encoding="utf-8") as file:
             file.writelines(f"{key}={value}\n" for key, value in self.env.items())
         named = [word for path in files or self.files for word in ("-f", path)]
-        return self.cli("docker-compose", "--project-directory", self.directory, "--env-file",
+        return self.cli("docker-compose", "--project-directory", self.project_directory, "--env-file",
                         os.path.join(self.directory, ".env"), *named, *words, **env)  # fmt: skip
 
     def sql(self, statement):
@@ -297,7 +299,7 @@ def test_replacing_the_old_worker_scaling_upgrading_and_going_back(stack, ground
         stack.compose("up", "-d", "--no-deps", "--no-build", "--scale", f"worker_wrapper={count}", "worker_wrapper")
         assert old_and_new(stack) == (0, count)
     before = {container["Id"] for container in stack.workers()}
-    cli.build(stack.env["QFC_WORKER_IMAGE"], "Dockerfile", "--build-arg", f"BASE_IMAGE={base}", "--label", "upgrade=yes")
+    cli.build(stack.env["QFC_WORKER_IMAGE"], "Dockerfile", "--build-arg", f"BASE_IMAGE={base}", "--label", f"upgrade={stack.name}")
     stack.env["QFIELDCLOUD_WORKER_REPLICAS"] = str(first)
     stack.compose("up", "-d", "--no-deps", "--no-build", "worker_wrapper")
     assert not before & {container["Id"] for container in stack.workers()} and len(stack.workers()) == first
@@ -345,7 +347,8 @@ def test_secrets_as_files(cli, ground, session, image, stack, gid):
         file.write(f"POSTGRES_HOST=db\nENVIRONMENT={stack.name}\nCOMPOSE_PROJECT_NAME={stack.name}\n"
                    f"QFIELDCLOUD_QGIS3_IMAGE_NAME={ground.image}\nQFIELDCLOUD_DEFAULT_NETWORK={stack.name}_default\n")
     made.env["QFIELDCLOUD_DEFAULT_NETWORK"] = f"{stack.name}_default"
-    made.compose("--project-directory", docker, "up", "-d", "--no-build")
+    made.project_directory = docker
+    made.compose("up", "-d", "--no-build")
     try:
         wait_for(lambda: stack.sql("SELECT count(*) FROM core_job WHERE status = 'pending' OR status = 'started'") == "0",
                  "the end of all jobs")  # fmt: skip
@@ -368,7 +371,9 @@ def test_through_the_socket_proxy(stack, proxy_image, calls_of_the_proxy):
     """The worker has no socket, and its calls all pass."""
     stack.files = [STACK, OVERLAY, ROOT / "docker" / "compose.socket-proxy.yml"]
     stack.env.update({"QFC_WORKER_PROXY_IMAGE": proxy_image, "QFIELDCLOUD_WORKER_REPLICAS": "1"})
-    stack.compose("up", "-d", "--no-build", "db", "app", "worker_wrapper")
+    stack.compose("up", "-d", "db", "app")
+    wait_for(lambda: stack.health("db") == "healthy", "the database")
+    stack.compose("up", "-d", "--no-build", "worker_wrapper")
     wait_for(lambda: stack.unfinished() == 0, "the end of all jobs")
     refused = [line for line in calls_of_the_proxy().splitlines() if "| 403 " in line]
     assert refused == []
@@ -381,6 +386,7 @@ def test_the_development_stack(cli, ground, session, base, gid):
     """docker/compose.yml as it is printed: builds everything, and the first jobs end."""
     env = {"BASE_IMAGE": base, "DOCKER_GID": gid, "POSTGRES_HOST_PORT": "0"}
     made = Stack(cli, ground, f"qfcdev{session}", [ROOT / "docker" / "compose.yml"], env)
+    made.project_directory = ROOT / "docker"
     try:
         made.compose("up", "-d", "--build")
         made.compose("exec", "-T", "db", "python3", "-m", "bed.dev_stack", "jobs", "2")

@@ -8,7 +8,8 @@
  * one), thumbnail=KEY, blind=1 (the reviews were not asked), between=SQL (somebody does that after the first review),
  * zone=NAME and legacy=NAME (of QFieldCloud's settings). What is written again because something has changed is counted.
  * Prints a JSON object: `error` (or null), `changed` (a count), `statements` (of the job type's last writes), `review`
- * (the first, its columns) and `objects` (those to be deleted). An outcome that is refused is written as a failure, as the worker does.
+ * (the first, its columns) and `objects` (those to be deleted). An outcome that is refused is written as a failure, as the
+ * worker does.
  */
 #include "qfc/processor.h"
 #include "qfc/queue.h"
