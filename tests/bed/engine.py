@@ -170,20 +170,22 @@ class OwnEngine(Engine):
             return "".join(file.readlines()[-lines:])
 
     def has_lost(self, volume):
-        """Was it killed when it had just made the volume, and not yet written down whose it is? Then it knows no labels
-        of it, and nobody can tell."""
+        """Did it end, by its own will or not, when it had just made the volume, and not yet written down whose it is? Then
+        it knows no labels of it, and nobody can tell."""
         made = datetime.datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00")).timestamp()
-        return not volume["Labels"] and any(death - 5 < made <= death for death in self._deaths)
+        return not volume["Labels"] and any(begin - 5 < made <= end for begin, end in self._deaths)
 
     def stop(self):
         """Stops the daemon as a service manager would; its containers end with it."""
+        begin = time.time()
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
+        self._deaths.append((begin, time.time()))
 
     def kill(self):
         """Kills the daemon alone: its shims and the containers live on, as after a crash (containerd may, too)."""
-        self._deaths.append(time.time())
         self._process.kill()
+        self._deaths.append((time.time(), time.time()))
         self._process.wait(60)
         if os.path.exists(self._pid_file):
             os.unlink(self._pid_file)
