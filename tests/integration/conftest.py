@@ -170,7 +170,7 @@ class Scene:
         try:
             self.docker.inspect(container)
         except DockerError as error:
-            if error.status == 404:
+            if error.status == 404 or "no such container" in str(error):  # podman, which is just removing it: 500
                 return True
             raise
         return False

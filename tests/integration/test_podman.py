@@ -129,7 +129,8 @@ def test_a_boot_under_a_running_job(own_scene, job_type):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("part", ["package", "deltas", "deletion", "signals", "engine_faults", "recovery", "container"])
+@pytest.mark.parametrize("part", ["package", "deltas", "deletion", "signals", "engine_faults", "recovery",
+                                  "container", "told_apart"])  # fmt: skip
 def test_a_whole_part(part):
     """What is known to differ is left out: podman follows a symbolic link within the container, and says nothing of
     memory."""
