@@ -4,7 +4,8 @@
  */
 #include "image_work_private.h"
 
-#include <errno.h>
+#include <archive.h>
+#include <archive_entry.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,9 @@ static void try_backup(struct qfc_image_work *work);
 
 static void close_file(struct qfc_image_work *work)
 {
+    if (work->unpacker)
+        archive_read_free(work->unpacker);
+    work->unpacker = NULL;
     if (work->fd >= 0)
         close(work->fd);
     work->fd = -1;
@@ -103,18 +107,36 @@ static void on_loaded(void *userdata, const struct qfc_error *error, const struc
         take_answer(work);
 }
 
-/* In a thread: the file's next block. */
+static void fail_unpacking(struct qfc_image_work *work)
+{
+    const char *why = work->unpacker ? archive_error_string(work->unpacker) : NULL;
+    qfc_fail(&work->error, QFC_ERROR_INVALID, 0, "read %s: %s", backup(work)->archive, why ? why : "no reason given");
+}
+
+/* The engine gets a plain tar: Podman takes no other. */
+static void begin_unpacking(struct qfc_image_work *work)
+{
+    struct archive_entry *entry;
+    work->unpacker = archive_read_new();
+    if (!work->unpacker)
+        qfc_fail_memory(&work->error);
+    else if (lseek(work->fd, 0, SEEK_SET) < 0 || archive_read_support_format_raw(work->unpacker) != ARCHIVE_OK ||
+             archive_read_support_filter_gzip(work->unpacker) != ARCHIVE_OK ||
+             archive_read_open_fd(work->unpacker, work->fd, BLOCK_BYTES) != ARCHIVE_OK ||
+             archive_read_next_header(work->unpacker, &entry) != ARCHIVE_OK)
+        fail_unpacking(work);
+}
+
+/* In a thread: the next block. */
 static void read_block(struct qfc_image_work *work)
 {
-    ssize_t n;
-    do {
-        n = read(work->fd, work->block.data, BLOCK_BYTES);
-    } while (n < 0 && errno == EINTR);
+    la_ssize_t n = archive_read_data(work->unpacker, work->block.data, BLOCK_BYTES);
     if (n < 0)
-        qfc_fail(&work->error, QFC_ERROR_INVALID, errno, "read %s: %s", backup(work)->archive, strerror(errno));
+        fail_unpacking(work);
     work->block.size = n > 0 ? (size_t)n : 0;
     work->taken = 0;
     work->ended = n <= 0;
+    work->read_bytes = archive_filter_bytes(work->unpacker, -1);
 }
 
 static void after_read(struct qfc_image_work *work)
@@ -141,7 +163,7 @@ static ssize_t read_more(void *userdata, char *out, size_t room)
         left = room;
     memcpy(out, work->block.data + work->taken, left);
     work->taken += left;
-    work->progress.bytes += (int64_t)left;
+    work->progress.bytes = work->read_bytes;
     return (ssize_t)left;
 }
 
@@ -154,6 +176,7 @@ static void after_check(struct qfc_image_work *work)
         return;
     }
     work->block.size = work->taken = 0;
+    work->read_bytes = 0;
     work->ended = false;
     work_watch(work, "loading", backup(work)->archive_bytes);
     if (qfc_engine_load(work->order.engine, work->image, read_more, on_loaded, work, &work->call, &error) < 0)
@@ -170,7 +193,7 @@ static void check_backup(struct qfc_image_work *work)
     }
     work->fd = qfc_backup_open(work->directory, backup(work), &work->watch, &work->error);
     if (work->fd >= 0)
-        lseek(work->fd, 0, SEEK_SET);
+        begin_unpacking(work);
 }
 
 /* Has the engine still got that id? */

@@ -30,7 +30,7 @@ struct qfc_image_work {
 
     struct qfc_buffer block;
     size_t taken; /* load: bytes of the block that were sent */
-    bool ended;   /* save: the export; load: the file */
+    bool ended;   /* save: the export; load: the archive */
 
     /* save */
     struct qfc_backup_writer *writer;
@@ -39,6 +39,8 @@ struct qfc_image_work {
     struct qfc_backup *backups;
     size_t count, at;
     int fd;
+    struct archive *unpacker; /* of what fd has */
+    int64_t read_bytes;       /* of the file so far */
     bool any_refused; /* a backup could not be used; `refusal` says why the first could not */
     struct qfc_error refusal;
 };

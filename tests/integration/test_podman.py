@@ -130,7 +130,7 @@ def test_a_boot_under_a_running_job(own_scene, job_type):
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", ["package", "deltas", "deletion", "signals", "engine_faults", "recovery",
-                                  "container", "told_apart"])  # fmt: skip
+                                  "container", "told_apart", "image_backup"])  # fmt: skip
 def test_a_whole_part(part):
     """What is known to differ is left out: podman follows a symbolic link within the container, and says nothing of
     memory."""
