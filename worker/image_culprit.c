@@ -10,6 +10,7 @@
 
 #define PAST_S  3600
 #define TELL_MS 5000 /* a prune says so when it has ended */
+#define CALM_MS 3000
 
 #define NS_PER_S       1000000000LL
 #define PRUNE_WITHIN_S 300
@@ -28,6 +29,16 @@ static void note(struct guard *guard, const char *action, const struct qfc_event
     deed->time_ns = event->time_ns;
 }
 
+/* `docker image prune -a` takes an image's names one by one, and spares the last one of an image that a container has. A
+ * second name that is given again while it is at work would cost the image its own. */
+static void note_unrest(struct guard *guard, const char *action)
+{
+    if (strcmp(action, "untag") != 0 && strcmp(action, "delete") != 0)
+        return;
+    guard->calm_ms = uv_now(&guard->worker->loop) + CALM_MS;
+    tell_culprit_soon(guard); /* which looks again */
+}
+
 static void on_event(void *userdata, const struct qfc_event *event)
 {
     struct guard *guard = userdata;
@@ -38,6 +49,8 @@ static void on_event(void *userdata, const struct qfc_event *event)
         note(guard, event->action, event);
     else if (prune && strcmp(event->type, "network") == 0)
         note(guard, "network prune", event);
+    if (image && !event->past)
+        note_unrest(guard, event->action);
     if (!event->past)
         needs_look(guard->worker);
 }
@@ -107,6 +120,7 @@ static void on_tell(uv_timer_t *timer)
         if (!guard->told_deaf)
             tell(guard, image, name);
     }
+    needs_look(guard->worker);
 }
 
 void tell_culprit_soon(struct guard *guard)

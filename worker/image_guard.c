@@ -139,7 +139,8 @@ static bool wants_hold(const struct guard *guard, enum need_kind kind)
 {
     const struct guarded *image = &guard->images[kind];
     return need_name(guard->worker, kind) && !is_double(guard, kind) && guard->worker->settings->image_hold &&
-           !image->missing && *image->id && image->hold_due && is_due(guard, image->hold_due_ms);
+           !image->missing && *image->id && image->hold_due && is_due(guard, image->hold_due_ms) &&
+           is_due(guard, guard->calm_ms);
 }
 
 /* The first image that wants it, or NEED_NETWORK. */

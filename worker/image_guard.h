@@ -42,7 +42,8 @@ struct guard {
     bool told_deaf; /* that the engine does not tell its events */
     struct deed deeds[DEEDS];
     size_t deed_count;
-    uv_timer_t tell; /* who has removed what is missing */
+    uv_timer_t tell;  /* who has removed what is missing */
+    uint64_t calm_ms; /* on the loop's clock: names are being taken away until then, by a prune perhaps */
 };
 
 /* image_guard.c: image_hold.c has ended. */

@@ -164,6 +164,7 @@ def test_one_of_several_workers(guarded):
     assert (logs("is saved: "), len(holders(guarded))) == (1, 1)
     for process in processes:
         process.stop()
+    guarded.docker.remove(holders(guarded)[0]["Id"])
 
 
 def test_a_damaged_backup_is_passed_over(guarded):
