@@ -65,9 +65,13 @@ def undecided(storm):
     return [str(dict(row)) for row in rows]
 
 
-def is_engines_fault(feedback):
-    """Or that of its workers, each of which died when it had the job."""
+def is_engines_fault(row):
+    """Or that of its workers, each of which died when it had the job; or all five attempts came to nothing before a
+    container ran, as where each was pruned: the output tells of the four before."""
+    feedback = row["feedback"] or {}
     said = (feedback.get("error") or "").partition(":")[0]
+    if "container_exit_code" not in feedback and "\n4. " in (row["output"] or ""):
+        return True
     return feedback.get("error_type") == "ENGINE_LOST" or "engine" in said or said.startswith("its worker")
 
 
@@ -86,7 +90,7 @@ def untrue(storm):
             complaints.append(f"{job} has finished: {feedback}")
         if not finished and not feedback.get("error") and not row["output"]:
             complaints.append(f"{job} has failed without a reason")
-        if not finished and job.good and job.id not in storm.killed_containers and not is_engines_fault(feedback):
+        if not finished and job.good and job.id not in storm.killed_containers and not is_engines_fault(row):
             complaints.append(f"{job} has failed, and nobody has killed its container: {feedback}")
         statuses = Counter(
             r["status"]
