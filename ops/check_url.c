@@ -135,7 +135,7 @@ static int describe(struct look *look, struct qfc_buffer *body, struct qfc_error
     const char *const command[] = {"python3", "-c", program, NULL};
     const char *const environment[] = {url, qfc_has_custom_ca() ? "REQUESTS_CA_BUNDLE=" QFC_CUSTOM_CA_FILE : NULL,
                                        NULL};
-    const char *const labels[] = {CHECK_LABEL, stack, NULL};
+    const char *const labels[] = {CHECK_LABEL, stack, "qfc_stack", stack, NULL}; /* as volumes of jobs have it */
     struct qfc_container container = {
         .image = image_of(look), .command = command, .environment = environment, .labels = labels};
     check_stack(look, stack, sizeof stack);

@@ -215,6 +215,7 @@ int qfc_queue_look(struct qfc_queue *queue, const char *upkeep, bool unowned, qf
 {
     struct qfc_statements statements = {0};
     struct call call = {.looked = done, .userdata = userdata};
+    queue->looked_ms = uv_now(queue->loop);
     struct qfc_buffer sql = qfc_buffer(SQL_MAX_BYTES);
     int r = 0;
     if (upkeep)

@@ -35,7 +35,6 @@ static unsigned hash(const char *name)
 
 int duties_add(struct qfc_queue *queue, struct qfc_buffer *sql, struct call *look)
 {
-    queue->looked_ms = uv_now(queue->loop);
     for (size_t i = 0; i < DUTIES; i++) {
         struct duty *duty = &queue->duties[i];
         if (*duty->key && qfc_buffer_printf(sql, ", " DUTY("%s") " AS duty_%zu", duty->key, duty->key, i) < 0)
@@ -69,10 +68,8 @@ static int ask_alone(struct qfc_queue *queue, struct qfc_error *error)
     struct qfc_statements statements = {0};
     struct qfc_buffer sql = qfc_buffer(SQL_MAX_BYTES);
     struct call call = {0};
-    uint64_t looked_ms = queue->looked_ms;
     int r = qfc_buffer_append_text(&sql, "SELECT pg_backend_pid() AS session");
     r = r < 0 || duties_add(queue, &sql, &call) < 0 ? qfc_fail_memory(error) : 0;
-    queue->looked_ms = looked_ms;
     if (r == 0)
         r = qfc_statements_add(&statements, sql.data, 0, NULL, error);
     qfc_buffer_free(&sql);

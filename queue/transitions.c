@@ -98,7 +98,7 @@ int qfc_queue_show(struct qfc_queue *queue, const struct qfc_job *job, const cha
  * A large text goes in parts, so that libpq's copy is that of one part: settings of the transaction, which take any text,
  * need no right, leave nothing behind, and are put together by the statement that writes the row.
  */
-#define PART_BYTES     (64 * 1024)
+#define PART_BYTES     (256 * 1024)
 #define JOINED(parts)  "string_agg(current_setting('qfc_worker." parts "_' || number), '' ORDER BY number)"
 #define FROM_PARTS(to) " FROM generate_series(1, " to "::integer) AS number"
 

@@ -32,26 +32,25 @@ struct qfc_backup_writer {
     int fd; /* the archive, aside */
     struct archive *archive;
     struct archive_entry *entry;
-    int write_errno;
-    bool abandoned; /* what is written goes nowhere: only a closed archive gives all its memory back */
+    int write_errno;  /* the first error of the disk: what comes after goes nowhere */
+    bool abandoned;   /* likewise */
     int64_t unsynced; /* bytes of the tar */
     struct qfc_backup backup;
 };
 
+/* libarchive is never told of an error: after one it would not give all its memory back. */
 static la_ssize_t write_block(struct archive *archive, void *userdata, const void *data, size_t size)
 {
     struct qfc_backup_writer *writer = userdata;
-    if (writer->abandoned)
-        return (la_ssize_t)size;
     ssize_t n;
+    if (writer->abandoned || writer->write_errno)
+        return (la_ssize_t)size;
     do {
         n = write(writer->fd, data, size);
     } while (n < 0 && errno == EINTR);
-    if (n < 0) {
+    if (n < 0)
         writer->write_errno = errno;
-        archive_set_error(archive, errno, "write: %s", strerror(errno));
-    }
-    return n;
+    return n < 0 ? (la_ssize_t)size : n;
 }
 
 static int fail_writing(const struct qfc_backup_writer *writer, struct qfc_error *error)
@@ -172,7 +171,7 @@ struct qfc_backup_writer *qfc_backup_begin(const char *directory, const char *im
 
 int qfc_backup_write(struct qfc_backup_writer *writer, const void *data, size_t size, struct qfc_error *error)
 {
-    if (archive_write_data(writer->archive, data, size) != (la_ssize_t)size)
+    if (archive_write_data(writer->archive, data, size) != (la_ssize_t)size || writer->write_errno)
         return fail_writing(writer, error);
     writer->unsynced += (int64_t)size;
     if (writer->unsynced < SYNC_BYTES)
@@ -188,7 +187,7 @@ int qfc_backup_write(struct qfc_backup_writer *writer, const void *data, size_t 
 static int end_archive(struct qfc_backup_writer *writer, struct qfc_watch *watch, struct qfc_error *error)
 {
     struct qfc_backup *backup = &writer->backup;
-    if (archive_write_close(writer->archive) != ARCHIVE_OK)
+    if (archive_write_close(writer->archive) != ARCHIVE_OK || writer->write_errno)
         return fail_writing(writer, error);
     if (fsync(writer->fd) < 0) {
         writer->write_errno = errno;

@@ -206,7 +206,6 @@ int qfc_engine_remove_idle(struct qfc_engine *engine, const char *id, QFC_ENGINE
 /* All containers, running or not, that have the label ("name=value" or "name"). Sets data: the engine's JSON array. */
 int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END);
 
-
 /*
  * Is it being stopped? Such an engine takes no more connections, but answers on over those that it has, while it closes
  * its stores one after the other: what is asked of it then fails (500), or is done by half (the volumes of a container

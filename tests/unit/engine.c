@@ -671,7 +671,7 @@ static void inspections_that_fail(void **state)
     free(large);
 }
 
-static void kill_remove_rename_list(void **state)
+static void kill_remove_list(void **state)
 {
     struct bed *bed = *state;
     static const char *const gone[] = {"204 No Content", "404 Not Found", "409 Conflict"};
@@ -1084,7 +1084,7 @@ int main(void)
         TEST(images),
         TEST(states_of_containers),
         TEST(inspections_that_fail),
-        TEST(kill_remove_rename_list),
+        TEST(kill_remove_list),
         TEST(a_run),
         TEST(a_run_that_ends_at_once),
         TEST(a_start_that_fails_ends_the_wait),
