@@ -291,12 +291,7 @@ int qfc_engine_list(struct qfc_engine *engine, const char *label, QFC_ENGINE_END
 
     if (!call)
         return -1;
-    json_t *filters = json_pack("{s:[s]}", "label", label);
-    char *text = filters ? json_dumps(filters, JSON_COMPACT) : NULL;
-    if (text)
-        qfc_engine_path(&call->path, "/containers/json?all=1&filters=%", text);
-    free(text);
-    json_decref(filters);
+    qfc_engine_path_filters(&call->path, "/containers/json?all=1&filters=%", json_pack("{s:[s]}", "label", label));
     qfc_engine_call_name(call, "list containers with label %s", label);
     return qfc_engine_call_submit(call, ret_call, error);
 }

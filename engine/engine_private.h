@@ -165,6 +165,9 @@ void qfc_engine_clean(const char *text, size_t size, char *out, size_t out_size)
 /* path.c: appends `format` with each '%' replaced by the next text, escaped for a URL; '*' likewise, '/' left. */
 int qfc_engine_path(struct qfc_buffer *path, const char *format, ...);
 
+/* The same with the filters, a JSON object that is taken over, for the format's only place; null: no memory. */
+int qfc_engine_path_filters(struct qfc_buffer *path, const char *format, json_t *filters);
+
 /* Calls `on_line` for each line that is complete and is JSON; ends when it has cancelled the call. Returns 0 or -1
  * (memory). */
 int qfc_engine_lines_add(struct qfc_engine_call *call, const char *data, size_t size, qfc_engine_line *on_line);

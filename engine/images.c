@@ -120,12 +120,8 @@ int qfc_engine_unused_volumes(struct qfc_engine *engine, const char *label, QFC_
 
     if (!call)
         return -1;
-    json_t *filters = json_pack("{s:[s], s:[s]}", "label", label, "dangling", "true");
-    char *text = filters ? json_dumps(filters, JSON_COMPACT) : NULL;
-    if (text)
-        qfc_engine_path(&call->path, "/volumes?filters=%", text);
-    free(text);
-    json_decref(filters);
+    qfc_engine_path_filters(&call->path, "/volumes?filters=%",
+                            json_pack("{s:[s], s:[s]}", "label", label, "dangling", "true"));
     qfc_engine_call_name(call, "list unused volumes with label %s", label);
     return qfc_engine_call_submit(call, ret_call, error);
 }

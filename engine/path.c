@@ -1,8 +1,10 @@
 /* Paths of the engine's API, with texts from outside escaped in them (RFC 3986, section 2.3). */
 #include "engine_private.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int append_escaped(struct qfc_buffer *path, const char *text, const char *left)
@@ -32,6 +34,16 @@ int qfc_engine_path(struct qfc_buffer *path, const char *format, ...)
             r = qfc_buffer_append(path, format, 1);
     }
     va_end(texts);
+    return r;
+}
+
+int qfc_engine_path_filters(struct qfc_buffer *path, const char *format, json_t *filters)
+{
+    char *text = filters ? json_dumps(filters, JSON_COMPACT) : NULL;
+    int r = text ? qfc_engine_path(path, format, text) : -ENOMEM;
+
+    free(text);
+    json_decref(filters);
     return r;
 }
 

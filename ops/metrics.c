@@ -108,8 +108,8 @@ static void put_types(struct metrics *out, const struct qfc_counters *counters)
                        (double)ends[end].count);
     }
     put_family(out, "qfc_worker_jobs_failed_total", "counter", "Failed jobs by the code of their reason.");
-    for (size_t i = 0; i < QFC_MONITOR_REASONS && *counters->reasons[i].reason; i++)
-        put_sample(out, "qfc_worker_jobs_failed_total", LABELS("reason", counters->reasons[i].reason),
+    for (size_t i = 0; i < QFC_MONITOR_NAMES && *counters->reasons[i].name; i++)
+        put_sample(out, "qfc_worker_jobs_failed_total", LABELS("reason", counters->reasons[i].name),
                    (double)counters->reasons[i].count);
 }
 
@@ -133,8 +133,8 @@ static void put_usage(struct metrics *out, const struct qfc_counters *counters)
         put_sample(out, "qfc_worker_job_peak_memory_bytes", LABELS("type", counters->types[i].type),
                    (double)counters->types[i].peak_memory_bytes);
     put_family(out, "qfc_worker_step_seconds", "summary", "How long steps of workflows took, as containers tell.");
-    for (size_t i = 0; i < QFC_MONITOR_STEPS && *counters->steps[i].name; i++) {
-        const struct qfc_step_counter *step = &counters->steps[i];
+    for (size_t i = 0; i < QFC_MONITOR_NAMES && *counters->steps[i].name; i++) {
+        const struct qfc_named_counter *step = &counters->steps[i];
         put_sample(out, "qfc_worker_step_seconds_sum", LABELS("step", step->name), (double)step->took_ms / 1000);
         put_sample(out, "qfc_worker_step_seconds_count", LABELS("step", step->name), (double)step->count);
     }

@@ -3,6 +3,8 @@
  */
 #include "queue_private.h"
 
+#include "qfc/setup.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +38,7 @@ static const char upkeep_sql[] =
     " SELECT count(*) FILTER (WHERE application_name < left($1, 63)) AS rank, count(*) AS workers FROM pg_stat_activity"
     "  WHERE datname = current_database() AND application_name ~ '^qfc-worker:[0-9a-f]{16}:[^:]*$') AS workers,"
     " (SELECT count(*) = 3 AS told FROM pg_trigger WHERE tgrelid IN ('core_job'::regclass, '{project}'::regclass)"
-    "  AND tgname IN ('qfc_worker_job_new', 'qfc_worker_job_back', 'qfc_worker_project_free')"
+    "  AND tgname IN ('" QFC_SETUP_JOB_NEW "', '" QFC_SETUP_JOB_BACK "', '" QFC_SETUP_PROJECT_FREE "')"
     "  AND tgenabled IN ('O', 'A')) AS triggers";
 
 /*

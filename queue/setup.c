@@ -50,10 +50,10 @@ static const struct thing things[] = {
      "    RETURN NULL; -- workers poll, too\n"
      "END\n"
      "$qfc$"},
-    TRIGGER("qfc_worker_job_new", "job", "AFTER INSERT ON <job> FOR EACH ROW WHEN (NEW.status = 'pending')"),
-    TRIGGER("qfc_worker_job_back", "job",
+    TRIGGER(QFC_SETUP_JOB_NEW, "job", "AFTER INSERT ON <job> FOR EACH ROW WHEN (NEW.status = 'pending')"),
+    TRIGGER(QFC_SETUP_JOB_BACK, "job",
             "AFTER UPDATE OF status ON <job> FOR EACH ROW WHEN (NEW.status = 'pending' AND OLD.status <> 'pending')"),
-    TRIGGER("qfc_worker_project_free", "project",
+    TRIGGER(QFC_SETUP_PROJECT_FREE, "project",
             "AFTER UPDATE OF locked_at ON <project> FOR EACH ROW"
             " WHEN (OLD.locked_at IS NOT NULL AND NEW.locked_at IS NULL)"),
     {"index", "qfc_worker_pending", "job",

@@ -64,5 +64,5 @@ void hold_forget(struct guard *guard);
 /* image_culprit.c: listens to the engine's events. */
 int guard_listen(struct guard *guard, struct qfc_error *error);
 
-/* Says, a little later, what the events tell about images that are missing. */
+/* Says, a little later, what the events tell about images that are missing, and looks at all of them again. */
 void tell_culprit_soon(struct guard *guard);

@@ -80,28 +80,13 @@ void monitor_started(const struct job *job)
         observe(&counters_of(job->worker, job->row.type)->wait, job->row.waited_s + since_claim_s);
 }
 
-static void count_reason(struct qfc_worker *worker, const char *reason)
+static void count_named(struct qfc_named_counter *table, const char *name, uint64_t took_ms)
 {
-    struct qfc_reason_counter *table = worker->counters.reasons;
-    size_t i = 0;
-    while (i < QFC_MONITOR_REASONS && *table[i].reason && strcmp(table[i].reason, reason) != 0)
-        i++;
-    if (i + 1 >= QFC_MONITOR_REASONS) {
-        i = QFC_MONITOR_REASONS - 1;
-        reason = MANY;
-    }
-    snprintf(table[i].reason, sizeof table[i].reason, "%s", reason);
-    table[i].count++;
-}
-
-static void count_step(struct qfc_worker *worker, const char *name, uint64_t took_ms)
-{
-    struct qfc_step_counter *table = worker->counters.steps;
     size_t i = 0, size = sizeof table->name;
-    while (i < QFC_MONITOR_STEPS && *table[i].name && strncmp(table[i].name, name, size - 1) != 0)
+    while (i < QFC_MONITOR_NAMES && *table[i].name && strncmp(table[i].name, name, size - 1) != 0)
         i++;
-    if (i + 1 >= QFC_MONITOR_STEPS) {
-        i = QFC_MONITOR_STEPS - 1;
+    if (i + 1 >= QFC_MONITOR_NAMES) {
+        i = QFC_MONITOR_NAMES - 1;
         name = MANY;
     }
     snprintf(table[i].name, size, "%s", name);
@@ -119,7 +104,7 @@ static void count_used(const struct job *job)
     if (usage->peak_memory_bytes > counters->peak_memory_bytes)
         counters->peak_memory_bytes = usage->peak_memory_bytes;
     for (unsigned i = 0; i < job->steps.done_count; i++)
-        count_step(job->worker, job->steps.done[i].name, job->steps.done[i].took_ms);
+        count_named(job->worker->counters.steps, job->steps.done[i].name, job->steps.done[i].took_ms);
 }
 
 void monitor_ended(const struct job *job, double run_s, const char *reason)
@@ -129,7 +114,7 @@ void monitor_ended(const struct job *job, double run_s, const char *reason)
         counters->finished++;
     } else {
         counters->failed++;
-        count_reason(job->worker, reason && *reason ? reason : NO_REASON);
+        count_named(job->worker->counters.reasons, reason && *reason ? reason : NO_REASON, 0);
     }
     if (run_s > 0)
         observe(&counters->run, run_s);

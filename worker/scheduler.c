@@ -46,6 +46,12 @@ static void on_poll(uv_timer_t *timer)
     look(timer->data, false);
 }
 
+/* Between two looks at the most. */
+static uint64_t longest_pause_ms(const struct qfc_worker *worker)
+{
+    return (uint64_t)worker->settings->poll_ms * (worker->told ? TOLD_TIMES : 1);
+}
+
 /*
  * Many workers do not march in step: the first look comes at a random time. Later ones come exactly after poll_ms, so
  * that an idle worker sends no more than one statement in that time.
@@ -54,8 +60,7 @@ static void look_again_later(struct qfc_worker *worker)
 {
     if (worker->closing)
         return;
-    uint64_t most = (uint64_t)worker->settings->poll_ms * (worker->told ? TOLD_TIMES : 1);
-    uint64_t delay = worker->poll_delay_ms;
+    uint64_t most = longest_pause_ms(worker), delay = worker->poll_delay_ms;
     if (worker->turn_ms > 0) {
         uv_timer_start(&worker->poll, on_poll, worker->turn_ms, 0);
         worker->turn_ms = 0;
@@ -207,13 +212,13 @@ static void keep_up(struct qfc_worker *worker, const struct qfc_look *look)
 {
     worker->rank = look->rank;
     worker->workers = look->workers;
-    if (!worker->kept_up || look->told != worker->told)
-        qfc_log(QFC_LOG_INFO, NULL, "new jobs are looked for every %.1f s%s",
-                (double)worker->settings->poll_ms * (look->told ? TOLD_TIMES : 1) / 1000,
-                look->told ? "; triggers tell of them at once"
-                           : " (setup-db installs triggers that tell of them at once)");
-    worker->told = look->told;
+    bool news = !worker->kept_up || look->told != worker->told;
     worker->kept_up = true;
+    worker->told = look->told;
+    if (news)
+        qfc_log(QFC_LOG_INFO, NULL, "new jobs are looked for every %.1f s%s", (double)longest_pause_ms(worker) / 1000,
+                worker->told ? "; triggers tell of them at once"
+                             : " (setup-db installs triggers that tell of them at once)");
     if (look->upkept > 0)
         qfc_log(QFC_LOG_INFO, NULL, "deleted %u tokens of jobs that have ended", look->upkept);
 }

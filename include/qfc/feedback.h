@@ -35,8 +35,7 @@ struct qfc_feedback {
 
 /*
  * Reads the text, and takes it over where it is good, so that there are no two of it. Of a member that appears twice the
- * last counts, as in Python and jsonb. Returns 0, or
- * -1: QFC_ERROR_INVALID for what is not JSON (the message says where and what: `line 1 column 7: expected ","`),
+ * last counts, as in Python and jsonb. Returns 0, or -1: QFC_ERROR_INVALID for what is not JSON (the message says where and what: `line 1 column 7: expected ","`),
  * nested deeper than 500 levels, or empty; QFC_ERROR_MEMORY.
  */
 int qfc_feedback_read(struct qfc_buffer *text, struct qfc_feedback *ret_feedback, struct qfc_error *error);

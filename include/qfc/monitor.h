@@ -38,24 +38,18 @@ struct qfc_type_counters {
     uint64_t peak_memory_bytes; /* the largest of one container so far */
 };
 
-/* Steps of workflows by their names, which containers tell; when the table is full the last row takes the rest. */
-#define QFC_MONITOR_STEPS 40
-struct qfc_step_counter {
+/* Something by its name: failed jobs by the code of their reason, steps of workflows by what containers call them. When
+ * a table is full its last row takes the rest. */
+#define QFC_MONITOR_NAMES 40
+struct qfc_named_counter {
     char name[64]; /* "" ends the table */
-    uint64_t count, took_ms;
-};
-
-/* Failed jobs by the code of their reason; when the table is full the last row takes the rest. */
-#define QFC_MONITOR_REASONS 40
-struct qfc_reason_counter {
-    char reason[40]; /* "" ends the table */
     uint64_t count;
+    uint64_t took_ms; /* of steps */
 };
 
 struct qfc_counters {
     struct qfc_type_counters types[QFC_MONITOR_TYPES];
-    struct qfc_reason_counter reasons[QFC_MONITOR_REASONS];
-    struct qfc_step_counter steps[QFC_MONITOR_STEPS];
+    struct qfc_named_counter reasons[QFC_MONITOR_NAMES], steps[QFC_MONITOR_NAMES];
     uint64_t claims, claim_errors; /* questions for jobs, and those that failed */
     uint64_t looks;                /* cheaper ones: is there something to claim? */
     uint64_t database_connects;    /* how often the database was there, first or again */

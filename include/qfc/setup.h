@@ -22,6 +22,11 @@
  */
 #define QFC_SETUP_CHANNEL "qfc_worker"
 
+/* The triggers: with all of them in place, and not switched off, on_news of a queue hears of everything. */
+#define QFC_SETUP_JOB_NEW      "qfc_worker_job_new"
+#define QFC_SETUP_JOB_BACK     "qfc_worker_job_back"
+#define QFC_SETUP_PROJECT_FREE "qfc_worker_project_free"
+
 struct qfc_setup_wish {
     bool undo;  /* take all of it away, indexes too, whatever else is asked for */
     bool index; /* with the indexes */

@@ -26,8 +26,8 @@ int qfc_tar_write(const struct qfc_tar_file *files, size_t count, struct qfc_buf
  * refused. The archive may have been cut off by the caller at some limit: a cut one is refused too, but its first
  * header is looked at before, so that the error says what it was (a directory, a symbolic link to X, ...).
  * What follows the archive's end marker is not looked at. The archive is of no use afterwards: it gives its memory back
- * as `out` grows (qfc_buffer_forget). Returns 0 or -1, with `out` as it was: QFC_ERROR_INVALID with
- * what was found ("not a regular file but a directory", "more than one file", "a broken tar: ..."), or, where more
+ * as `out` grows (qfc_buffer_forget). Returns 0 or -1, with `out` as it was: QFC_ERROR_INVALID with what was found
+ * ("not a regular file but a directory", "more than one file", "a broken tar: ..."), or, where more
  * came (or is announced) than `out` can hold, "larger than N bytes"; QFC_ERROR_MEMORY.
  */
 int qfc_tar_read_one(struct qfc_buffer *tar, struct qfc_buffer *out, struct qfc_error *error);
