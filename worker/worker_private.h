@@ -313,6 +313,17 @@ struct qfc_worker {
     enum qfc_exit exit_code;
 };
 
+/* job.c */
+
+/* What each line of the log says of a job. The texts are the row's. */
+struct qfc_log_about about_of(const struct qfc_job *row);
+
+/* A job of the worker's, at no step yet; null (QFC_ERROR_MEMORY). */
+struct job *job_new(struct qfc_worker *worker, const struct qfc_job *row, struct qfc_error *error);
+
+/* Frees a job without writing anything. */
+void job_drop(struct job *job);
+
 /* lifecycle.c */
 
 /* Takes over a claimed row and begins its life, or its way back when the worker is stopping. Returns 0 or -1
@@ -371,9 +382,6 @@ unsigned busy_jobs(const struct qfc_worker *worker);
 
 /* Says that a job is left as it is, for another worker. */
 void job_left_behind(const struct job *job);
-
-/* Frees a job without writing anything. */
-void job_drop(struct job *job);
 
 /* steps_before.c, steps_after.c, steps_objects.c: start the step's one operation. 0: started, 1: there is nothing to do,
  * -1: error. */
@@ -456,9 +464,6 @@ void recovery_list(struct qfc_worker *worker);
 
 /* For how long a thing must have been seen before it is mended: as given, but in a hurry for tests. */
 uint64_t patience_ms(uint64_t ms);
-
-/* lifecycle.c: what each line of the log says of a job. The texts are the row's. */
-struct qfc_log_about about_of(const struct qfc_job *row);
 
 /* monitor.c: what is counted, each called where it happens. `run_s`: 0 where it did not run; `reason`: the code of a
  * failure's, or null. */

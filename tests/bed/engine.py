@@ -7,7 +7,6 @@ namespace of its own: in the host's, a second engine would take the first one's 
 import ctypes
 import datetime
 import os
-import re
 import shutil
 import signal
 import subprocess
