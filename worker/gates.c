@@ -1,7 +1,6 @@
 /*
  * What must be there before a job is claimed: the engine and the database (what else jobs need, see needs.c). Each
- * trouble is said once, when it begins or
- * changes, and once when it is over.
+ * trouble is said once, when it begins or changes, and once when it is over.
  */
 #include "worker_private.h"
 

@@ -283,6 +283,19 @@ def test_no_room(saving):
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_the_disk_fails_while_it_is_written(saving, monkeypatch):
+    """What was there stays, nothing is left, and no memory either."""
+    before = saving.image(size=1_000_000)
+    assert saving.command("save", before).returncode == 0
+    manifest, files = saving.only(), sorted(saving.directory.iterdir())
+    name, plain = saving.image(size=1_000_000), saving.worker.command
+    limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 100; exec "$@"', "sh"]
+    monkeypatch.setattr(saving.worker, "command", lambda *args: limited + plain(*args))
+    failed = saving.command("save", name)
+    assert failed.returncode == 1 and "File too large" in failed.stderr, failed
+    assert saving.only() == manifest and sorted(saving.directory.iterdir()) == files
+
+
 def test_killed_at_any_moment_of_a_save(saving):
     """kill -9, fifty times: the backup before is always whole, and what was left is gone with the next save."""
     name = saving.image(size=1_000_000)
